@@ -1,0 +1,20 @@
+"""CrossFrame: cross-frame attention that makes image diffusion models edit video.
+
+Nothing is imported before it is needed: ComfyUI calls `comfy_entrypoint`, while
+`crossframe.attention` and `crossframe.hosts.diffusers` do without ComfyUI.
+"""
+
+__version__ = "0.1.0"
+
+
+async def comfy_entrypoint():
+    """Return the extension that registers the nodes; ComfyUI calls this when it loads a pack."""
+    from comfy_api.latest import ComfyExtension
+
+    from .nodes import NODES
+
+    class CrossFrameExtension(ComfyExtension):
+        async def get_node_list(self):
+            return NODES
+
+    return CrossFrameExtension()

@@ -1,0 +1,21 @@
+"""Cross-frame attention as pure tensor logic; it imports no host (ComfyUI, diffusers)."""
+
+from .bank import Bank, Key
+from .layers import LAYER_SETS, Layer, LayerSet
+from .references import REFERENCES, Policy, WithSelf, reference_policy
+from .run import Evaluation, Run, StepMismatchError
+
+__all__ = [
+    "LAYER_SETS",
+    "REFERENCES",
+    "Bank",
+    "Evaluation",
+    "Key",
+    "Layer",
+    "LayerSet",
+    "Policy",
+    "Run",
+    "StepMismatchError",
+    "WithSelf",
+    "reference_policy",
+]

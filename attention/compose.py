@@ -1,0 +1,73 @@
+"""Tensor math: key/value tokens of a batch of rows, put together from reference rows.
+
+The functions do not care whether the rows hold hidden states or projected keys or values:
+concatenation over tokens commutes with a projection that acts on each token by itself.
+Rows go by names, which are whatever the caller tells frames and conds apart by.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from math import gcd, lcm
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+def simplest(references: tuple[Name, ...]) -> tuple[Name, ...]:
+    """Drop repetitions that do not change attention.
+
+    If every reference stands k times, every key counts k times in the softmax, which
+    cancels: (0, 0) is (0,), while (3, 0, 0) stays as it is.
+    """
+    counts = Counter(references)
+    shared = gcd(*counts.values())
+    return tuple(name for name, count in counts.items() for _ in range(count // shared))
+
+
+def same_length(rows: Sequence[tuple[Name, ...]]) -> list[tuple[Name, ...]]:
+    """Repeat each row's references as a whole until all rows have equally many.
+
+    Rows of a batch need equally many keys, and repeating all of a row's keys leaves its
+    attention unchanged (see `simplest`), so no mask is needed.
+    """
+    simple = [simplest(row) for row in rows]
+    length = lcm(*(len(row) for row in simple))
+    return [row * (length // len(row)) for row in simple]
+
+
+def gather(
+    own: Tensor,
+    names: Sequence[Name],
+    references: Sequence[tuple[Name, ...]],
+    kept: Mapping[Name, Tensor],
+) -> Tensor:
+    """Concatenate, for every row of a batch, the tokens of its reference rows.
+
+    own: (n, tokens, channels), the batch, row r going by `names[r]`.
+    references: n tuples of names, one per row.
+    kept: tokens of rows outside the batch, each (tokens, channels).
+    Returns (n, k * tokens, channels) with k references per row; `own` itself, not a copy,
+    if every row attends to itself alone. Raises KeyError for a name that is neither in the
+    batch nor kept, ValueError if two rows share a name or kept tokens do not fit the batch.
+    """
+    n, tokens, channels = own.shape
+    position = {name: row for row, name in enumerate(names)}
+    if len(position) != n or len(references) != n:
+        raise ValueError(f"{n} rows need {n} distinct names and {n} references, not {names}")
+    for name, tensor in kept.items():
+        if tensor.shape != (tokens, channels) or tensor.dtype != own.dtype:
+            raise ValueError(
+                f"tokens kept of {name} are {tuple(tensor.shape)} {tensor.dtype}, "
+                f"the batch needs {(tokens, channels)} {own.dtype}"
+            )
+    rows = same_length(references)
+    if all(row == (name,) for row, name in zip(rows, names, strict=True)):
+        return own
+    sources = [
+        own[position[name]] if name in position else kept[name] for row in rows for name in row
+    ]
+    # n * k pieces of (tokens, channels) -> (n, k * tokens, channels)
+    return torch.cat(sources).view(n, -1, channels)

@@ -1,0 +1,44 @@
+"""Addresses of self-attention layers, and named sets of them.
+
+Every U-Net of the Stable Diffusion family is a contracting path ("input"), a bottom
+("middle") and an expanding path ("output", in diffusers `up_blocks`). A block on a path
+holds one stack of transformer blocks, and each of those has exactly one attn1.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Layer(NamedTuple):
+    """Address of one attn1.
+
+    block: "input", "middle" or "output".
+    number: position of the block on its path, counted as the original U-Net lists them
+        (down- and upsampling included), which is also how ComfyUI counts.
+    index: position of the transformer block inside that block.
+    """
+
+    block: str
+    number: int
+    index: int
+
+
+@dataclass(frozen=True)
+class LayerSet:
+    """The layers of a U-Net that lie on the given paths."""
+
+    name: str
+    blocks: frozenset[str]
+
+    def __contains__(self, layer: Layer) -> bool:
+        return layer.block in self.blocks
+
+
+LAYER_SETS: dict[str, LayerSet] = {
+    layer_set.name: layer_set
+    for layer_set in (
+        LayerSet("up", frozenset({"output"})),
+        LayerSet("mid + up", frozenset({"middle", "output"})),
+        LayerSet("all", frozenset({"input", "middle", "output"})),
+    )
+}

@@ -1,0 +1,134 @@
+"""Reference policies: which frames a frame attends to.
+
+A policy is data with one method: `references(frame)` names, for a frame of a clip, the
+frames whose tokens become its keys and values, by absolute index. A frame's own index in
+that tuple means its own tokens, so plain self-attention is `(frame,)`; an index may stand
+twice and then weighs twice. Everything else, such as which hidden states have to be kept
+and for how long, follows from this one method.
+
+Add a policy
+------------
+Subclass `Policy`, decorate with `@dataclass(frozen=True)`, return a tuple, and give it a
+name in `REFERENCES`:
+
+    @dataclass(frozen=True)
+    class Keyframes(Policy):
+        every: int = 8
+
+        def references(self, frame: int) -> tuple[int, ...]:
+            return (frame - frame % self.every,)
+
+Two rules: never name a frame after `frame` (it does not exist yet when frames are painted
+one after another), and never return an empty tuple.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+
+class Policy(ABC):
+    """Which frames a frame takes its keys and values from."""
+
+    @abstractmethod
+    def references(self, frame: int) -> tuple[int, ...]:
+        """Return the absolute indices of the reference frames of `frame` (0-based)."""
+
+
+@dataclass(frozen=True)
+class Own(Policy):
+    """Plain self-attention: every frame attends to itself alone."""
+
+    def references(self, frame: int) -> tuple[int, ...]:
+        return (frame,)
+
+
+@dataclass(frozen=True)
+class First(Policy):
+    """Every frame attends to the first one.
+
+    Text2Video-Zero (Khachatryan et al. 2023), section 3.3.3, with this rule in all layers.
+    """
+
+    def references(self, frame: int) -> tuple[int, ...]:
+        return (0,)
+
+
+@dataclass(frozen=True)
+class Previous(Policy):
+    """Every frame attends to the one before it; the first to itself."""
+
+    def references(self, frame: int) -> tuple[int, ...]:
+        return (max(frame - 1, 0),)
+
+
+@dataclass(frozen=True)
+class FirstAndPrevious(Policy):
+    """Every frame attends to the first and the previous one; the first frame to itself.
+
+    The sparse-causal attention of Tune-A-Video (Wu et al. 2023), section 3.2, used without
+    training as in Rerender A Video (Yang et al. 2023), section 4.1.
+    """
+
+    def references(self, frame: int) -> tuple[int, ...]:
+        return (0, frame - 1) if frame else (0,)
+
+
+@dataclass(frozen=True)
+class WithSelf(Policy):
+    """Another policy plus the frame's own tokens; the first frame keeps to its own."""
+
+    policy: Policy
+
+    def references(self, frame: int) -> tuple[int, ...]:
+        others = self.policy.references(frame)
+        return others if others == (frame,) else (frame, *others)
+
+
+REFERENCES: dict[str, Policy] = {
+    "first + previous": FirstAndPrevious(),
+    "first": First(),
+    "previous": Previous(),
+}
+
+
+def reference_policy(name: str, include_self: bool = False) -> Policy:
+    """Return the policy called `name` in `REFERENCES`, with each frame's own tokens if asked.
+
+    Raises KeyError for an unknown name.
+    """
+    policy = REFERENCES[name]
+    return WithSelf(policy) if include_self else policy
+
+
+def last_readers(policy: Policy, frames: int) -> list[int]:
+    """For each frame of a clip of `frames` frames, the last later frame that attends to it.
+
+    -1 where no later frame does: such a frame need not be kept.
+    Raises ValueError if the policy names a frame that is not in the past, or none at all.
+    """
+    readers = [-1] * frames
+    for frame in range(frames):
+        references = policy.references(frame)
+        if not references or not all(0 <= reference <= frame for reference in references):
+            raise ValueError(
+                f"{policy!r} gives frame {frame} the references {references}; "
+                f"they must be frames 0 to {frame}, at least one"
+            )
+        for reference in references:
+            if reference != frame:
+                readers[reference] = frame
+    return readers
+
+
+def frames_kept(policy: Policy, frames: int) -> int:
+    """How many frames are kept at once, at most, while a clip is painted frame by frame."""
+    readers = last_readers(policy, frames)
+    ends = [0] * frames
+    kept = most = 0
+    for frame in range(frames):
+        kept -= ends[frame]  # what this frame read last is dropped before it is kept itself
+        if readers[frame] > frame:
+            kept += 1
+            ends[readers[frame]] += 1
+        most = max(most, kept)
+    return most

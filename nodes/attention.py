@@ -1,0 +1,89 @@
+"""The node that gives a MODEL cross-frame attention."""
+
+from comfy_api.latest import io
+
+from ..attention import LAYER_SETS, REFERENCES
+from ..hosts.comfy.patch import attach
+from .common import CATEGORY, SEARCH_ALIASES
+
+
+class CrossFrameAttention(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CrossFrameAttention",
+            display_name="Cross-Frame Attention",
+            category=CATEGORY,
+            search_aliases=SEARCH_ALIASES,
+            description=(
+                "Makes the frames of a batch look at other frames of the clip while they are "
+                "painted, so that a video keeps one look instead of flickering. Works with "
+                "every sampler node: the latent batch is the clip, in order."
+            ),
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="A Stable Diffusion 1.x, 2.x or SDXL model. It is not changed; "
+                    "the effect is on the output.",
+                ),
+                io.Combo.Input(
+                    "references",
+                    options=list(REFERENCES),
+                    default="first + previous",
+                    tooltip="Which frames every frame looks at. 'first' holds the look of the "
+                    "first frame, 'previous' follows gradual change but can drift, together "
+                    "they do both.",
+                ),
+                io.Boolean.Input(
+                    "include_self",
+                    default=False,
+                    tooltip="Also let every frame look at itself. Frames keep more of their "
+                    "own content and less of the shared look.",
+                ),
+                io.Combo.Input(
+                    "layers",
+                    options=list(LAYER_SETS),
+                    default="up",
+                    tooltip="Which part of the model looks at other frames. 'up' sets colours "
+                    "and texture; 'all' binds frames most strongly, shapes included.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Where in the denoising it begins: 0 is the start, full noise.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Where in the denoising it ends: 1 is the end, the clean picture.",
+                ),
+                io.Int.Input(
+                    "frames_per_batch",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    tooltip="How many frames the model works on at once; the result is the "
+                    "same. 0 takes as many as fit in memory. Lower it if memory runs out. "
+                    "CrossFrame's own samplers always take one frame at a time.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(
+                    display_name="MODEL",
+                    tooltip="The model with cross-frame attention, for any sampler node.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, **inputs) -> io.NodeOutput:
+        return io.NodeOutput(attach(**inputs))
+
+
+NODES = [CrossFrameAttention]

@@ -1,0 +1,47 @@
+"""The node that decides whether frames share their noise."""
+
+from comfy_api.latest import io
+
+from ..hosts.comfy.noise import FRAME_NOISE, clip_noise
+from .common import CATEGORY, SEARCH_ALIASES
+
+FRAME_NOISE_TOOLTIP = (
+    "'same for every frame' starts all frames from one noise, which keeps texture in place; "
+    "'different per frame' draws noise as the stock samplers do for a batch."
+)
+
+
+class CrossFrameNoise(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CrossFrameNoise",
+            display_name="Cross-Frame Noise",
+            category=CATEGORY,
+            search_aliases=[*SEARCH_ALIASES, "same noise for every frame", "fixed noise"],
+            description=(
+                "Gives every frame of a clip the same noise, for SamplerCustomAdvanced and "
+                "CrossFrameSampler."
+            ),
+            inputs=[
+                io.Noise.Input("noise", tooltip="Where the noise comes from, e.g. RandomNoise."),
+                io.Combo.Input(
+                    "frame_noise",
+                    options=list(FRAME_NOISE),
+                    default=FRAME_NOISE[0],
+                    tooltip=FRAME_NOISE_TOOLTIP,
+                ),
+            ],
+            outputs=[
+                io.Noise.Output(
+                    display_name="NOISE", tooltip="Noise for the whole clip, for a custom sampler."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, noise, frame_noise: str) -> io.NodeOutput:
+        return io.NodeOutput(clip_noise(noise, frame_noise))
+
+
+NODES = [CrossFrameNoise]

@@ -1,0 +1,135 @@
+"""The nodes that sample a clip frame by frame."""
+
+import comfy.samplers
+from comfy_api.latest import io
+
+from ..hosts.comfy.noise import FRAME_NOISE
+from ..hosts.comfy.samplers import sample_custom, sample_ksampler
+from .common import CATEGORY, SEARCH_ALIASES
+from .noise import FRAME_NOISE_TOOLTIP
+
+LATENT_TOOLTIP = "The clip: one latent per frame, in order."
+
+
+class CrossFrameKSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CrossFrameKSampler",
+            display_name="Cross-Frame KSampler (frame by frame)",
+            category=CATEGORY,
+            search_aliases=SEARCH_ALIASES,
+            description=(
+                "KSampler that finishes the frames of a clip one after another, each looking "
+                "at the frames before it as the Cross-Frame Attention node on its model says. "
+                "Same frames as KSampler, but you see them finished one by one; it remembers "
+                "more, and its memory grows with steps, not with frames."
+            ),
+            inputs=[
+                io.Model.Input("model", tooltip="A model from a Cross-Frame Attention node."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="The random seed that the noise is drawn from.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=20,
+                    min=1,
+                    max=10000,
+                    tooltip="Denoising steps for each frame.",
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=8.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="How closely to follow the prompt; 1 ignores the negative prompt.",
+                ),
+                io.Combo.Input(
+                    "sampler_name",
+                    options=comfy.samplers.KSampler.SAMPLERS,
+                    tooltip="The sampling algorithm.",
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=comfy.samplers.KSampler.SCHEDULERS,
+                    tooltip="How noise is taken away over the steps.",
+                ),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="What to paint; one prompt for all frames or one per frame.",
+                ),
+                io.Conditioning.Input(
+                    "negative",
+                    tooltip="What to avoid; one prompt for all frames or one per frame.",
+                ),
+                io.Latent.Input("latent_image", tooltip=LATENT_TOOLTIP),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How much of each frame is painted anew; lower keeps more of it.",
+                ),
+                io.Combo.Input(
+                    "frame_noise",
+                    options=list(FRAME_NOISE),
+                    default=FRAME_NOISE[0],
+                    tooltip=FRAME_NOISE_TOOLTIP,
+                ),
+            ],
+            outputs=[io.Latent.Output(display_name="LATENT", tooltip="The painted clip.")],
+        )
+
+    @classmethod
+    def execute(cls, latent_image: dict, **inputs) -> io.NodeOutput:
+        return io.NodeOutput(sample_ksampler(latent=latent_image, **inputs))
+
+
+class CrossFrameSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CrossFrameSampler",
+            display_name="Cross-Frame Sampler (frame by frame)",
+            category=CATEGORY,
+            search_aliases=SEARCH_ALIASES,
+            description=(
+                "SamplerCustomAdvanced that finishes the frames of a clip one after another. "
+                "The guider's model comes from a Cross-Frame Attention node."
+            ),
+            inputs=[
+                io.Noise.Input(
+                    "noise", tooltip="Noise for the clip; see also the Cross-Frame Noise node."
+                ),
+                io.Guider.Input(
+                    "guider", tooltip="A guider on a model from a Cross-Frame Attention node."
+                ),
+                io.Sampler.Input("sampler", tooltip="The sampling algorithm."),
+                io.Sigmas.Input("sigmas", tooltip="The noise levels of the steps."),
+                io.Latent.Input("latent_image", tooltip=LATENT_TOOLTIP),
+            ],
+            outputs=[
+                io.Latent.Output(display_name="output", tooltip="The painted clip."),
+                io.Latent.Output(
+                    display_name="denoised_output",
+                    tooltip="The model's last estimate of the clean clip, useful where the "
+                    "sigmas end before zero.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, noise, guider, sampler, sigmas, latent_image) -> io.NodeOutput:
+        latents = sample_custom(noise, guider, sampler, sigmas, latent_image, node=cls.__name__)
+        return io.NodeOutput(*latents)
+
+
+NODES = [CrossFrameKSampler, CrossFrameSampler]

@@ -1,0 +1,38 @@
+"""Where ComfyUI is. Run as a script, prints the path, or nothing if there is none."""
+
+import os
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def find_comfyui() -> Path | None:
+    """COMFYUI_PATH, else the ComfyUI this pack is installed in, else comfy-cli's workspace.
+
+    Raises FileNotFoundError if COMFYUI_PATH is set but holds no ComfyUI.
+    """
+    if chosen := os.environ.get("COMFYUI_PATH"):
+        path = Path(chosen).expanduser().resolve()
+        if not _is_comfyui(path):
+            raise FileNotFoundError(f"COMFYUI_PATH={chosen} holds no ComfyUI")
+        return path
+    around = ROOT.parent.parent if ROOT.parent.name == "custom_nodes" else None
+    for path in (around, Path.home() / "comfy" / "ComfyUI"):
+        if path is not None and _is_comfyui(path):
+            return path
+    return None
+
+
+def comfyui_version(path: Path) -> str:
+    """The version that a ComfyUI folder says it has."""
+    text = (path / "comfyui_version.py").read_text()
+    return re.search(r'__version__ = "(.+)"', text)[1]
+
+
+def _is_comfyui(path: Path) -> bool:
+    return (path / "comfyui_version.py").is_file() and (path / "comfy").is_dir()
+
+
+if __name__ == "__main__":
+    print(find_comfyui() or "")
