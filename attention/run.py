@@ -126,15 +126,19 @@ class Evaluation:
         keys = [Key(self.step, layer, entry, count) for entry in entries]
         # Rows of a batch: all frames of the first cond entry, then of the second, ...
         names = [(key, frame) for key in keys for frame in self.frames]
+        attended = self._gather(names, tokens)
+        self._keep(names, tokens)
+        return attended
+
+    def _gather(self, names: Sequence[tuple[Key, int]], tokens: Tokens) -> Tokens:
+        """Put together the key/value tokens of rows that go by (key, frame)."""
         references = [self._references(key, frame) for key, frame in names]
         outside = {name for row in references for name in row}.difference(names)
         kept = {name: self.run.bank.load(name[0])[name[1]] for name in outside}
-        attended = tuple(
+        return tuple(
             gather(stream, names, references, {name: kept[name][number] for name in outside})
             for number, stream in enumerate(tokens)
         )
-        self._keep(names, tokens)
-        return attended
 
     def _references(self, key: Key, frame: int) -> tuple[tuple[Key, int], ...]:
         """The frame's references, or the frame alone where not all of them are to be had."""

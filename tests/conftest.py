@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from comfyui_location import comfyui_version, find_comfyui
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,6 +43,7 @@ COMFYUI = find_comfyui()
 if COMFYUI is not None:
     prepare_comfyui(COMFYUI)
 logging.getLogger("crossframe").setLevel(logging.INFO)
+torch.set_num_threads(1)  # the models are so small that threads cost more than they bring
 
 
 def pytest_configure(config):

@@ -1,0 +1,226 @@
+"""Bad input gets one clear error, naming node, input and fix, before any sampling."""
+
+import pytest
+import tiny
+import torch
+
+
+def refuses(call, *words):
+    """Check that a call raises one error with all these words, and never runs a model."""
+    with pytest.raises(ValueError) as caught:
+        call()
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.fixture
+def untouched(sd15):
+    """A MODEL that must not be evaluated."""
+
+    def fail(apply_model, args):
+        pytest.fail("the model was evaluated")
+
+    model = sd15.clone()
+    model.set_model_unet_function_wrapper(fail)
+    return model
+
+
+ORDERS = {
+    "CrossFrameAttention": tiny.ksampler,
+    "CrossFrameKSampler": tiny.frame_ksampler,
+}
+
+
+@pytest.fixture(params=ORDERS)
+def order(request):
+    """(node that reports, function that samples)."""
+    return request.param, ORDERS[request.param]
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.7, 0.3), (0.5, 0.5)])
+def test_empty_percent_range(sd15, start, end):
+    refuses(
+        lambda: tiny.patch(sd15, start_percent=start, end_percent=end),
+        "CrossFrameAttention",
+        "start_percent",
+        str(start),
+        "smaller than end_percent",
+    )
+
+
+def test_patched_twice(sd15):
+    model = tiny.patch(sd15)
+    refuses(lambda: tiny.patch(model), "CrossFrameAttention", "'model'", "already carries")
+
+
+def other_model(kind: str):
+    """A MODEL without the self-attention that is needed."""
+    import comfy.model_base
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    if kind == "SVD_img2vid":
+        config = {**tiny.SD15, "use_temporal_attention": True, "num_heads": 4}
+        config |= {"use_temporal_resblock": True, "extra_ff_mix_layer": True}
+        config |= {"use_spatial_context": True, "merge_strategy": "learned_with_images"}
+        config |= {"video_kernel_size": [3, 1, 1], "adm_in_channels": 768, "in_channels": 8}
+        config |= {"num_classes": "sequential", "num_head_channels": 16, "merge_factor": 0.0}
+        real = comfy.model_base.SVD_img2vid(comfy.supported_models.SVD_img2vid(config))
+    else:
+        config = {"image_model": "flux", "disable_unet_model_creation": True}
+        real = comfy.model_base.Flux(comfy.supported_models.Flux(config))
+        real.diffusion_model = torch.nn.Identity()
+    return comfy.model_patcher.ModelPatcher(real, torch.device("cpu"), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("kind", ["Flux", "SVD_img2vid"])
+def test_model_without_image_self_attention(kind):
+    model = other_model(kind)
+    refuses(lambda: tiny.patch(model), "CrossFrameAttention", "'model'", kind, "SDXL")
+
+
+def test_layers_that_a_model_lacks():
+    config = {**tiny.SD15, "transformer_depth_output": [0, 0, 0, 0]}
+    model = tiny.model(config)
+    refuses(lambda: tiny.patch(model), "CrossFrameAttention", "'layers'", "'up'", "'all'")
+    tiny.patch(model, layers="all")
+
+
+def test_unpatched_model(untouched, prompts):
+    import comfy.samplers
+    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
+    from crossframe.nodes.sampling import CrossFrameSampler
+
+    refuses(
+        lambda: tiny.frame_ksampler(untouched, *prompts, tiny.clip()),
+        "CrossFrameKSampler",
+        "'model'",
+        "CrossFrameAttention",
+    )
+    guider = comfy.samplers.CFGGuider(untouched)
+    guider.set_conds(*prompts)
+    sampler = comfy.samplers.sampler_object("euler")
+    inputs = Noise_RandomNoise(1), guider, sampler, torch.tensor([1.0, 0.0]), tiny.clip()
+    refuses(
+        lambda: CrossFrameSampler.execute(*inputs),
+        "CrossFrameSampler",
+        "'guider'",
+        "CrossFrameAttention",
+    )
+
+
+@pytest.mark.parametrize("rows", [2, 4, 6])
+@pytest.mark.parametrize("what", ["hints", "masks", "prompts", "pooled", "inpaint"])
+def test_rows_that_match_neither_1_nor_the_clip(untouched, canny, prompts, order, what, rows):
+    node, sample = order
+    positive, negative = prompts
+    ((tokens, _),) = positive
+    if what == "hints":
+        positive, negative = tiny.apply_controlnet(*prompts, canny, tiny.images(rows))
+    elif what == "masks":
+        positive = [[tokens, {"mask": tiny.masks(rows), "mask_strength": 1.0}]]
+    elif what == "prompts":
+        positive = tiny.prompt(1, rows)
+    elif what == "pooled":
+        positive = [[tokens, {"pooled_output": torch.zeros(rows, 1280)}]]
+    else:
+        positive = [[tokens, {"concat_latent_image": torch.zeros(rows, 4, 16, 16)}]]
+    refuses(
+        lambda: sample(tiny.patch(untouched), positive, negative, tiny.clip(5)),
+        node,
+        "'positive'",
+        f"{rows} ",
+        "5 frames",
+        "Give 1 for all frames, or 5",
+    )
+
+
+def test_chained_hints_are_checked_too(untouched, canny, prompts, order):
+    node, sample = order
+    conds = tiny.apply_controlnet(*prompts, canny, tiny.images(2))
+    conds = tiny.apply_controlnet(*conds, canny, tiny.images(5))
+    model = tiny.patch(untouched)
+    refuses(lambda: sample(model, *conds, tiny.clip(5)), node, "2 ControlNet hints")
+
+
+def test_noise_masks_that_match_neither_1_nor_the_clip(untouched, prompts):
+    latent = tiny.clip(5, noise_mask=torch.ones(2, 1, 16, 16))
+    refuses(
+        lambda: tiny.frame_ksampler(tiny.patch(untouched), *prompts, latent),
+        "CrossFrameKSampler",
+        "'latent_image'",
+        "2 noise masks",
+    )
+
+
+def test_video_latents(untouched, prompts, order):
+    node, sample = order
+    latent = {"samples": torch.ones(1, 4, 3, 16, 16)}
+    model = tiny.patch(untouched)
+    refuses(lambda: sample(model, *prompts, latent), node, "'latent_image'", "5-D")
+
+
+def test_context_windows(untouched, prompts, order):
+    node, sample = order
+    model = tiny.patch(untouched)
+    model.model_options["context_handler"] = object()
+    refuses(lambda: sample(model, *prompts, tiny.clip()), node, "'model'", "Context Windows")
+
+
+def test_dpm_adaptive(untouched, sd15, prompts):
+    """Frame by frame it has no common steps; all frames per step it has, and works."""
+    model, clip = tiny.patch(untouched), tiny.clip(2, size=4)
+    refuses(
+        lambda: tiny.frame_ksampler(model, *prompts, clip, "dpm_adaptive"),
+        "CrossFrameKSampler",
+        "'sampler_name'",
+        "dpm_adaptive",
+        "stock sampler node",
+    )
+    whole, frames = (
+        tiny.ksampler(tiny.patch(sd15, frames_per_batch=n), *prompts, clip, "dpm_adaptive")
+        for n in (0, 1)
+    )
+    assert tiny.error(frames, whole) < 1e-3
+
+
+def test_a_sampler_that_goes_its_own_way(sd15, prompts):
+    """Frames that visit other noise levels than the first must not read its hidden states."""
+    import comfy.samplers
+    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
+    from crossframe.nodes.sampling import CrossFrameSampler
+
+    calls = []
+
+    def wayward(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        calls.append(1)
+        shift = 1.0 if len(calls) < 3 else 0.9  # counting comes first, then frame 0, ...
+        return model(x, sigmas[:1] * shift, **extra_args)
+
+    guider = comfy.samplers.CFGGuider(tiny.patch(sd15))
+    guider.set_conds(*prompts)
+    inputs = Noise_RandomNoise(1), guider, comfy.samplers.KSAMPLER(wayward)
+    with pytest.raises(RuntimeError, match="frame 1 .* noise level 0.89.* frame 0 had 1.0"):
+        CrossFrameSampler.execute(*inputs, torch.tensor([1.0, 0.0]), tiny.clip())
+
+
+def test_one_frame_is_allowed_and_said(sd15, prompts, order, caplog):
+    _, sample = order
+    plain = tiny.ksampler(sd15, *prompts, tiny.clip(1))
+    result = sample(tiny.patch(sd15), *prompts, tiny.clip(1))
+    assert torch.equal(result, plain)
+    assert "batch of 1 frame" in caplog.text
+
+
+def test_a_patch_that_regroups_the_batch(sd15, prompts):
+    """HyperTile cuts frames into tiles; scrambling frames silently is not an option."""
+
+    def tiles(query, context, value, extra_options):
+        half = context.shape[1] // 2
+        return query, context.reshape(-1, half, context.shape[2]), value
+
+    model = sd15.clone()
+    model.set_model_attn1_patch(tiles)
+    model = tiny.patch(model)
+    with pytest.raises(ValueError, match="regroups"):
+        tiny.ksampler(model, *prompts, tiny.clip())

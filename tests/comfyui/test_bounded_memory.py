@@ -1,0 +1,145 @@
+"""What is remembered between model calls, measured on the tensors themselves."""
+
+import gc
+import weakref
+
+import pytest
+import tiny
+
+SIZE = 4  # latents as small as they go: many frames and steps are run here
+
+
+class LiveTensors:
+    """Watches every tensor that a bank keeps, and the most bytes alive at once."""
+
+    def __init__(self, monkeypatch) -> None:
+        from crossframe.attention.bank import Bank
+
+        self.references: list[weakref.ref] = []
+        self.most = 0
+        store = Bank.store
+
+        def watched(bank, key, frame, tokens):
+            store(bank, key, frame, tokens)
+            self.references += [weakref.ref(t) for t in bank.load(key)[frame]]
+            self.most = max(self.most, self.now())
+
+        monkeypatch.setattr(Bank, "store", watched)
+
+    def now(self) -> int:
+        self.references = [r for r in self.references if r() is not None]
+        storages = {r().untyped_storage().data_ptr(): r().untyped_storage() for r in self.references}
+        return sum(storage.nbytes() for storage in storages.values())
+
+
+@pytest.fixture
+def live(monkeypatch):
+    return LiveTensors(monkeypatch)
+
+
+def most_bytes(live, sample, model, prompts, frames, steps) -> int:
+    live.most = 0
+    sample(model, *prompts, tiny.clip(frames, size=SIZE), steps=steps)
+    assert live.now() == 0, "a run has left hidden states behind"
+    return live.most
+
+
+def test_all_frames_per_step(sd15, prompts, live):
+    whole, chunks = tiny.patch(sd15), tiny.patch(sd15, frames_per_batch=4)
+    assert most_bytes(live, tiny.ksampler, whole, prompts, 8, 5) == 0
+    sizes = {most_bytes(live, tiny.ksampler, chunks, prompts, n, 5) for n in (8, 32, 128)}
+    sizes |= {most_bytes(live, tiny.ksampler, chunks, prompts, 8, n) for n in (20, 80)}
+    # First and previous frame, for both conds, in all chosen layers.
+    layers = chunks.model_options["crossframe"].layers
+    expected = sum(a.tokens(SIZE, SIZE) * a.channels * 4 for a in layers) * 2 * 2
+    assert sizes == {expected}
+
+
+def test_frame_by_frame(sd15, prompts, live):
+    model = tiny.patch(sd15)
+    by_frames = {most_bytes(live, tiny.frame_ksampler, model, prompts, n, 5) for n in (8, 32, 128)}
+    assert len(by_frames) == 1
+    by_steps = [most_bytes(live, tiny.frame_ksampler, model, prompts, 8, n) for n in (5, 20, 80)]
+    assert by_steps == [by_steps[0], by_steps[0] * 4, by_steps[0] * 16]
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_2m", "uni_pc", "dpm_2", "res_multistep"])
+@pytest.mark.parametrize(
+    "inputs",
+    [{}, {"references": "first"}, {"start_percent": 0.3, "end_percent": 0.7}, {"layers": "all"}],
+    ids=str,
+)
+def test_the_announced_size_is_the_allocated_one(
+    sd15, prompts, live, caplog, monkeypatch, sampler, inputs
+):
+    from crossframe.hosts.comfy import frame_by_frame
+
+    monkeypatch.setattr(frame_by_frame, "readable_size", str)  # exact numbers of bytes
+    sampling = {"steps": 6, "denoise": 1.0, "sampler_name": sampler}
+    tiny.frame_ksampler(tiny.patch(sd15, **inputs), *prompts, tiny.clip(3), **sampling)
+    (announced,) = (m for m in caplog.messages if "bank of up to" in m)
+    (held,) = (m for m in caplog.messages if "held at most" in m)
+    assert live.most > 0
+    assert f"bank of up to {live.most} in" in announced
+    assert f"held at most {live.most}." in held
+
+
+@pytest.mark.parametrize(("frames_per_batch", "budget"), [(0, 40), (4, 4), (64, 40)])
+def test_sampling_memory_is_asked_for_one_batch(sd15, prompts, monkeypatch, frames_per_batch, budget):
+    """ComfyUI makes room for the frames of one batch, not of the clip."""
+    import comfy.sampler_helpers
+
+    asked = []
+    estimate = comfy.sampler_helpers.estimate_memory
+
+    def record(model, noise_shape, conds):
+        asked.append(noise_shape[0])
+        return estimate(model, noise_shape, conds)
+
+    monkeypatch.setattr(comfy.sampler_helpers, "estimate_memory", record)
+    model = tiny.patch(sd15, frames_per_batch=frames_per_batch)
+    tiny.ksampler(model, *prompts, tiny.clip(40, size=SIZE), steps=1)
+    assert asked == [budget]
+
+
+@pytest.mark.parametrize("order", ["batch", "frames"])
+def test_nothing_outlives_a_failed_run(sd15, prompts, live, order):
+    model = tiny.patch(sd15, frames_per_batch=2)
+    calls = []
+
+    def fail_late(apply_model, args):
+        calls.append(1)
+        if len(calls) == 7:
+            raise RuntimeError("planted")
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    model.set_model_unet_function_wrapper(fail_late)
+    sample = tiny.ksampler if order == "batch" else tiny.frame_ksampler
+    with pytest.raises(RuntimeError, match="planted") as caught:
+        sample(model, *prompts, tiny.clip(6))
+    assert live.most > 0
+    del caught  # its traceback holds the frames of the functions that ran
+    gc.collect()
+    assert live.now() == 0
+
+
+def test_the_memory_rule():
+    """As many frames as fit with the headroom ComfyUI itself keeps, never less than one."""
+    from crossframe.hosts.comfy.memory import batches, frames_that_fit
+
+    def required(frames):
+        return 10 * frames
+
+    assert frames_that_fit(required, free=1e9, frames=40) == 40
+    assert frames_that_fit(required, free=151, frames=40) == 10
+    assert frames_that_fit(required, free=150, frames=40) == 9
+    assert frames_that_fit(required, free=0, frames=40) == 1
+    assert batches(9, 4) == [range(0, 3), range(3, 6), range(6, 9)]
+    assert batches(5, 8) == [range(0, 5)]
+    for frames in range(1, 30):
+        for at_most in range(1, 12):
+            parts = batches(frames, at_most)
+            assert [f for part in parts for f in part] == list(range(frames))
+            assert max(map(len, parts)) <= at_most
+            assert len(parts) == -(-frames // at_most)
+

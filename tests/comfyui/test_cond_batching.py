@@ -1,0 +1,206 @@
+"""Frames do not depend on which conds ComfyUI runs, groups or splits, nor on their order."""
+
+import itertools
+
+import pytest
+import tiny
+import torch
+
+ORDERS = {"batch": tiny.ksampler, "frames": tiny.frame_ksampler}
+
+
+@pytest.fixture(params=ORDERS)
+def sample(request):
+    """The stock KSampler or CrossFrameKSampler."""
+    return ORDERS[request.param]
+
+
+def recording(model, calls):
+    """A clone of a MODEL that appends the conds of every model call to `calls`."""
+
+    def record(apply_model, args):
+        calls.append(args["cond_or_uncond"])
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    model = model.clone()
+    model.set_model_unet_function_wrapper(record)
+    return model
+
+
+@pytest.mark.parametrize("memory", ["full", "low", "changing"])
+def test_cond_and_uncond_together_or_apart(sd15, canny, prompts, sample, memory, monkeypatch):
+    conds = tiny.apply_controlnet(*prompts, canny, tiny.images())
+    model = tiny.patch(sd15, frames_per_batch=2)
+    together = sample(model, *conds, tiny.clip())
+    needs = {"full": itertools.repeat(0), "low": itertools.repeat(1e30)}
+    needs["changing"] = itertools.cycle([0, 0, 1e30, 0, 1e30])
+    need = needs[memory]
+    monkeypatch.setattr(sd15.model, "memory_required", lambda *_, **__: next(need))
+    calls = []
+    assert tiny.error(sample(recording(model, calls), *conds, tiny.clip()), together) < 1e-4
+    sizes = {len(call) for call in calls}
+    assert sizes == {"full": {2}, "low": {1}, "changing": {1, 2}}[memory]
+
+
+def test_frames_per_batch_follows_changing_memory(sd15, prompts, monkeypatch):
+    """0 takes what fits at each step; the frames stay the same."""
+    fixed = tiny.ksampler(tiny.patch(sd15, frames_per_batch=1), *prompts, tiny.clip(7))
+    per_frame = itertools.cycle([1.0, 40.0, 13.0, 9.0])
+    free = 100.0
+
+    def required(shape, cond_shapes=None):
+        return shape[0] * current[0]
+
+    current = [1.0]
+
+    def get_free_memory(device):
+        current[0] = next(per_frame)
+        return free
+
+    monkeypatch.setattr(sd15.model, "memory_required", required)
+    model = tiny.patch(sd15)
+    rows = []
+
+    def record(apply_model, args):
+        rows.append(args["input"].shape[0] // len(args["cond_or_uncond"]))
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    model.set_model_unet_function_wrapper(record)
+    monkeypatch.setattr(model, "get_free_memory", get_free_memory)
+    result = tiny.ksampler(model, *prompts, tiny.clip(7))
+    assert tiny.error(result, fixed) < 1e-4
+    assert len(set(rows)) > 1
+
+
+def test_cfg_1_runs_one_cond(sd15, prompts):
+    calls = []
+    model = recording(tiny.patch(sd15, frames_per_batch=2), calls)
+    frames = tiny.frame_ksampler(model, *prompts, tiny.clip(), cfg=1.0)
+    assert tiny.error(tiny.ksampler(model, *prompts, tiny.clip(), cfg=1.0), frames) < 1e-4
+    assert {tuple(call) for call in calls} == {(0,)}
+
+
+def swapped_guider(model, conds):
+    """A guider that evaluates the negative before the positive."""
+    import comfy.samplers
+
+    class NegativeFirst(comfy.samplers.CFGGuider):
+        def predict_noise(self, x, timestep, model_options=None, seed=None):
+            conds = [self.conds["negative"], self.conds["positive"]]
+            negative, positive = comfy.samplers.calc_cond_batch(
+                self.inner_model, conds, x, timestep, model_options
+            )
+            return negative + self.cfg * (positive - negative)
+
+    guider = NegativeFirst(model)
+    guider.set_conds(*conds)
+    guider.set_cfg(tiny.SAMPLING["cfg"])
+    return guider
+
+
+def custom(node, guider):
+    """Run a custom sampler node on the usual clip."""
+    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
+
+    import comfy.samplers
+
+    sigmas = torch.tensor([6.0, 3.0, 1.5, 0.7, 0.0])
+    sampler = comfy.samplers.sampler_object("euler")
+    return node.execute(Noise_RandomNoise(5), guider, sampler, sigmas, tiny.clip()).args[0]["samples"]
+
+
+def sampler_nodes():
+    from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
+    from crossframe.nodes.sampling import CrossFrameSampler
+
+    return SamplerCustomAdvanced, CrossFrameSampler
+
+
+def test_swapped_order_of_conds(sd15, prompts):
+    import comfy.samplers
+
+    model = tiny.patch(sd15, frames_per_batch=2)
+    usual = comfy.samplers.CFGGuider(model)
+    usual.set_conds(*prompts)
+    usual.set_cfg(tiny.SAMPLING["cfg"])
+    for node in sampler_nodes():
+        expected = custom(node, usual)
+        assert tiny.error(custom(node, swapped_guider(model, prompts)), expected) < 1e-4
+
+
+def test_three_conds(sd15, prompts):
+    """DualCFGGuider has a third cond, of index 2."""
+    from comfy_extras.nodes_custom_sampler import Guider_DualCFG
+
+    guider = Guider_DualCFG(tiny.patch(sd15, frames_per_batch=2))
+    guider.set_conds(prompts[0], tiny.prompt(3), prompts[1])
+    guider.set_cfg(3.0, 2.0)
+    stock, ours = (custom(node, guider) for node in sampler_nodes())
+    assert tiny.error(ours, stock) < 1e-4
+
+
+def test_perp_neg_in_batches(sd15, prompts):
+    """PerpNeg projects over all frames at once, so only all frames per step can agree."""
+    from comfy_extras.nodes_perpneg import Guider_PerpNeg
+
+    results = []
+    for frames_per_batch in (0, 2):
+        guider = Guider_PerpNeg(tiny.patch(sd15, frames_per_batch=frames_per_batch))
+        guider.set_conds(*prompts, tiny.prompt(3))
+        guider.set_cfg(3.0, 1.0)
+        results.append(custom(sampler_nodes()[0], guider))
+    assert tiny.error(*results) < 1e-4
+
+
+def test_prompts_that_share_a_cond_index(sd15, prompts, monkeypatch):
+    """Regional prompts: full frame, masked, cropped to an area, limited in time."""
+    mask = tiny.masks(tiny.FRAMES)
+    positive = [
+        *prompts[0],
+        [tiny.prompt(11)[0][0], {"mask": mask, "mask_strength": 0.7}],
+        [tiny.prompt(12)[0][0], {"area": (8, 8, 4, 4), "strength": 0.9}],
+        [tiny.prompt(13)[0][0], {"start_percent": 0.5, "end_percent": 0.8}],
+        [tiny.prompt(14)[0][0], {"mask": 1 - mask, "mask_strength": 1.0}],
+    ]
+    inputs = {"denoise": 1.0, "steps": 5}
+    model = tiny.patch(sd15, frames_per_batch=2, layers="all")
+    stock = tiny.ksampler(model, positive, prompts[1], tiny.clip(), **inputs)
+    ours = tiny.frame_ksampler(model, positive, prompts[1], tiny.clip(), **inputs)
+    assert tiny.error(ours, stock) < 1e-4
+    need = itertools.cycle([0, 0, 1e30, 0, 1e30])
+    monkeypatch.setattr(sd15.model, "memory_required", lambda *_, **__: next(need))
+    split = tiny.frame_ksampler(model, positive, prompts[1], tiny.clip(), **inputs)
+    assert tiny.error(split, stock) < 1e-4
+
+
+def test_a_default_prompt_that_only_some_frames_need(sd15, prompts):
+    """ComfyUI runs a default prompt only where masks leave something uncovered."""
+    mask = torch.ones(tiny.FRAMES, 128, 128)
+    mask[2, :64] = 0
+    positive = [
+        [prompts[0][0][0], {"mask": mask, "mask_strength": 1.0}],
+        [tiny.prompt(12)[0][0], {"area": (8, 8, 4, 4), "strength": 0.5}],
+        [tiny.prompt(11)[0][0], {"default": True}],
+    ]
+    model = tiny.patch(sd15, frames_per_batch=1)
+    stock = tiny.ksampler(model, positive, prompts[1], tiny.clip())
+    ours = tiny.frame_ksampler(model, positive, prompts[1], tiny.clip())
+    assert tiny.error(ours, stock) < 1e-4
+
+
+@pytest.mark.parametrize("layers", ["up", "all"])
+@pytest.mark.parametrize("node", ["pag", "sag"])
+def test_nodes_that_evaluate_the_model_again(sd15, prompts, layers, node):
+    """PAG and SAG run extra passes at the same step, and replace a layer's attention."""
+    from comfy_extras.nodes_pag import PerturbedAttentionGuidance
+    from comfy_extras.nodes_sag import SelfAttentionGuidance
+
+    if node == "pag":
+        model = tiny.patch(sd15, frames_per_batch=2, layers=layers)
+        model = PerturbedAttentionGuidance.execute(model, 2.0).args[0]
+    else:  # SAG remembers the attention of one model call, so the clip must be one batch
+        model = tiny.patch(sd15, layers=layers)
+        model = SelfAttentionGuidance.execute(model, 0.5, 2.0).args[0]
+    stock = tiny.ksampler(model, *prompts, tiny.clip())
+    ours = tiny.frame_ksampler(model, *prompts, tiny.clip())
+    assert tiny.error(ours, stock) < 1e-4

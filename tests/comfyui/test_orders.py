@@ -1,0 +1,107 @@
+"""Two orders of work, one result: all frames per step in any chunks, and frame by frame."""
+
+import pytest
+import tiny
+
+SAMPLERS = ["euler", "heun", "dpmpp_2m", "ddim", "uni_pc"]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_order_gives_the_same_frames(sd15, canny, prompts, sampler):
+    conds = tiny.apply_controlnet(*prompts, canny, tiny.images())
+    latent = tiny.clip()
+    frames = tiny.frame_ksampler(tiny.patch(sd15), *conds, latent, sampler)
+    for frames_per_batch in (0, 1, 2, 3):
+        model = tiny.patch(sd15, frames_per_batch=frames_per_batch)
+        assert tiny.error(tiny.ksampler(model, *conds, latent, sampler), frames) < 1e-4
+    plain = tiny.ksampler(sd15, *conds, latent, sampler)
+    assert tiny.error(frames[:1], plain[:1]) < 1e-4
+    assert float((frames - plain).std() / plain.std()) > 0.1
+
+
+@pytest.mark.parametrize("include_self", [False, True])
+@pytest.mark.parametrize("references", ["first + previous", "first", "previous"])
+@pytest.mark.parametrize("layers", ["up", "mid + up", "all"])
+def test_every_setting_in_both_orders(sdxl, references, include_self, layers):
+    model = tiny.patch(
+        sdxl, references=references, include_self=include_self, layers=layers, frames_per_batch=2
+    )
+    conds = tiny.prompt(1, pooled=True), tiny.prompt(2, pooled=True)
+    latent = tiny.clip(4)
+    steps = {"steps": 2}
+    frames = tiny.frame_ksampler(model, *conds, latent, **steps)
+    assert tiny.error(tiny.ksampler(model, *conds, latent, **steps), frames) < 1e-4
+
+
+def test_settings_matter(sdxl):
+    conds = tiny.prompt(1, pooled=True), tiny.prompt(2, pooled=True)
+    latent = tiny.clip(4)
+    settings = [
+        {},
+        {"references": "first"},
+        {"references": "previous"},
+        {"include_self": True},
+        {"layers": "all"},
+        {"layers": "mid + up"},
+        {"start_percent": 0.6},
+        {"end_percent": 0.6},
+    ]
+    results = [tiny.ksampler(tiny.patch(sdxl, **s), *conds, latent) for s in settings]
+    for i, result in enumerate(results):
+        assert all(tiny.error(result, other) > 0.01 for other in results[:i])
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.0, 0.5), (0.5, 1.0), (0.4, 0.8)])
+@pytest.mark.parametrize("sampler", ["euler", "heun"])
+def test_a_part_of_the_denoising(sd15, prompts, sampler, start, end):
+    model = tiny.patch(sd15, start_percent=start, end_percent=end, frames_per_batch=2)
+    latent = tiny.clip()
+    frames = tiny.frame_ksampler(model, *prompts, latent, sampler, denoise=1.0)
+    assert tiny.error(tiny.ksampler(model, *prompts, latent, sampler, denoise=1.0), frames) < 1e-4
+
+
+@pytest.mark.parametrize("frames", [1, 2, 9])
+def test_clip_lengths(sd15, prompts, frames):
+    latent = tiny.clip(frames)
+    model = tiny.patch(sd15, frames_per_batch=4)
+    one_by_one = tiny.frame_ksampler(model, *prompts, latent, steps=2)
+    assert tiny.error(tiny.ksampler(model, *prompts, latent, steps=2), one_by_one) < 1e-4
+
+
+def test_custom_sampler_nodes_agree(sd15, prompts):
+    """CrossFrameSampler and SamplerCustomAdvanced, both outputs, sigmas that end early."""
+    import comfy.samplers
+    import torch
+    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
+    from crossframe.nodes.noise import CrossFrameNoise
+    from crossframe.nodes.sampling import CrossFrameSampler
+
+    guider = comfy.samplers.CFGGuider(tiny.patch(sd15, frames_per_batch=2))
+    guider.set_conds(*prompts)
+    guider.set_cfg(3.0)
+    noise = CrossFrameNoise.execute(Noise_RandomNoise(5), "same for every frame").args[0]
+    sigmas = torch.tensor([6.0, 3.0, 1.5, 0.7])
+    inputs = (noise, guider, comfy.samplers.sampler_object("euler"), sigmas, tiny.clip())
+    stock = SamplerCustomAdvanced.execute(*inputs).args
+    ours = CrossFrameSampler.execute(*inputs).args
+    for ours_out, stock_out in zip(ours, stock):
+        assert tiny.error(ours_out["samples"], stock_out["samples"]) < 1e-4
+    assert tiny.error(ours[0]["samples"], ours[1]["samples"]) > 0.01
+
+
+def test_latent_keys_survive(sd15, prompts):
+    """What rides along in a LATENT is handed on, as by the stock sampler."""
+    import torch
+    from crossframe.nodes.sampling import CrossFrameKSampler
+
+    latent = tiny.clip(2, batch_index=[4, 5], noise_mask=torch.ones(2, 1, 16, 16))
+    inputs = {**tiny.SAMPLING, "sampler_name": "euler", "frame_noise": "different per frame"}
+    output = CrossFrameKSampler.execute(
+        model=tiny.patch(sd15),
+        positive=prompts[0],
+        negative=prompts[1],
+        latent_image=latent,
+        **inputs,
+    ).args[0]
+    assert output.keys() == latent.keys()
+    assert output["batch_index"] == [4, 5]
