@@ -15,12 +15,12 @@ class Layer(NamedTuple):
     block: "input", "middle" or "output".
     number: position of the block on its path, counted as the original U-Net lists them
         (down- and upsampling included), which is also how ComfyUI counts.
-    index: position of the transformer block inside that block.
+    transformer: position of the transformer block inside that block.
     """
 
     block: str
     number: int
-    index: int
+    transformer: int
 
 
 @dataclass(frozen=True)

@@ -66,10 +66,11 @@ class Run:
         if self.frame == 0:
             self._noise_levels.append(noise_level)
         elif self._noise_levels[self.step : self.step + 1] != [noise_level]:
-            expected = self._noise_levels[self.step : self.step + 1] or ["none"]
+            steps = len(self._noise_levels)
+            expected = self._noise_levels[self.step] if self.step < steps else "none"
             raise StepMismatchError(
                 f"frame {self.frame} evaluates the model at noise level {noise_level} where "
-                f"frame 0 had {expected[0]} (evaluation {self.step})"
+                f"frame 0 had {expected} (evaluation {self.step})"
             )
         return self.step
 

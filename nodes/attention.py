@@ -8,6 +8,8 @@ from .common import CATEGORY, SEARCH_ALIASES
 
 
 class CrossFrameAttention(io.ComfyNode):
+    """MODEL -> MODEL with cross-frame attention."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

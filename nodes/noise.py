@@ -12,6 +12,8 @@ FRAME_NOISE_TOOLTIP = (
 
 
 class CrossFrameNoise(io.ComfyNode):
+    """NOISE -> NOISE that is, or is not, the same for every frame."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

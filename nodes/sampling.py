@@ -12,6 +12,8 @@ LATENT_TOOLTIP = "The clip: one latent per frame, in order."
 
 
 class CrossFrameKSampler(io.ComfyNode):
+    """KSampler, frame by frame."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -94,6 +96,8 @@ class CrossFrameKSampler(io.ComfyNode):
 
 
 class CrossFrameSampler(io.ComfyNode):
+    """SamplerCustomAdvanced, frame by frame."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

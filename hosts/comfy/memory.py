@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 # ComfyUI puts conds into one batch only if 1.5 times their estimate is free.
 HEADROOM = 1.5
@@ -26,4 +27,4 @@ def batches(frames: int, at_most: int) -> list[range]:
     """Split a clip into as few batches as `at_most` frames each allow, of nearly equal size."""
     count = math.ceil(frames / at_most)
     edges = [round(i * frames / count) for i in range(count + 1)]
-    return [range(start, stop) for start, stop in zip(edges, edges[1:])]
+    return [range(start, stop) for start, stop in pairwise(edges)]

@@ -33,22 +33,27 @@ def clip_noise(noise, frame_noise: str):
     return ClipNoise(noise) if frame_noise == SAME else noise
 
 
-def frame_sampler(sampler, seed: int, latent: torch.Tensor, frame: int):
-    """Return a SAMPLER for one frame that fills masked areas as for the whole clip.
+def mask_noise(sampler, seed: int, latent: torch.Tensor) -> torch.Tensor | None:
+    """The noise that a sampler itself draws for the area outside a noise mask, for a clip.
 
-    Some samplers (ddim) renew the noise of the area outside a noise mask with a draw shaped
-    like the batch; for one frame that must be this frame's row of the clip's draw. The
-    `sampler` itself stays as it is.
+    latent: (frames, channels, height, width), as is the noise. None for samplers, all but
+    ddim, that use the noise they are given.
     """
     if not getattr(sampler, "inpaint_options", {}).get("random", False):
-        return sampler
-    generator = torch.Generator().manual_seed(seed + 1)
-    row = torch.randn(latent.shape, generator=generator)[frame : frame + 1]
-    single = copy.copy(sampler)
+        return None
+    return torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed + 1))
 
-    def sample_one_frame(model, noise, *args, **kwargs):
-        model.noise = row.to(noise)
-        return sampler.sampler_function(model, noise, *args, **kwargs)
 
-    single.sampler_function = sample_one_frame
-    return single
+def with_mask_noise(sampler, noise: torch.Tensor):
+    """Return a SAMPLER that uses `noise` outside a noise mask; `sampler` stays as it is.
+
+    noise: (frames, channels, height, width) for the frames that will be sampled.
+    """
+    fixed = copy.copy(sampler)
+
+    def sample(model, x, *args, **kwargs):
+        model.noise = noise.to(x)
+        return sampler.sampler_function(model, x, *args, **kwargs)
+
+    fixed.sampler_function = sample
+    return fixed

@@ -39,6 +39,7 @@ class Settings:
 
     @property
     def addresses(self) -> frozenset[Layer]:
+        """The layers by address alone."""
         return frozenset(attn1.layer for attn1 in self.layers)
 
 
@@ -49,7 +50,9 @@ class ComfyRun(Run):
     cross-frame attention acts. one_frame: whether frames are painted one after another.
     """
 
-    def __init__(self, settings: Settings, frames: int, sigmas: tuple[float, float], one_frame: bool):
+    def __init__(
+        self, settings: Settings, frames: int, sigmas: tuple[float, float], one_frame: bool
+    ):
         super().__init__(settings.policy, frames)
         self.settings = settings
         self.sigmas = sigmas

@@ -14,11 +14,22 @@ class SeededNoise:
         self.seed = seed
 
     def generate_noise(self, latent: dict):
+        """Return noise like latent["samples"]; `batch_index` picks draws, as in the stock node."""
         return comfy.sample.prepare_noise(latent["samples"], self.seed, latent.get("batch_index"))
 
 
 def sample_ksampler(
-    model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent, denoise, frame_noise
+    model,
+    seed,
+    steps,
+    cfg,
+    sampler_name,
+    scheduler,
+    positive,
+    negative,
+    latent,
+    denoise,
+    frame_noise,
 ) -> dict:
     """Do what the stock KSampler does, frame by frame. Returns a LATENT."""
     guider = comfy.samplers.CFGGuider(model)

@@ -41,8 +41,7 @@ def denoise(x, entries, attend):
     rows = torch.cat([x + prompts[entry] for entry in entries])
     for layer in LAYERS:
         rows = attention(layer, rows, attend(layer, rows))
-    parts = dict(zip(entries, rows.split(len(x))))
-    return parts
+    return dict(zip(entries, rows.split(len(x))))
 
 
 def step(x, parts):

@@ -1,6 +1,7 @@
 """What is remembered between model calls, measured on the tensors themselves."""
 
 import gc
+import types
 import weakref
 
 import pytest
@@ -28,7 +29,9 @@ class LiveTensors:
 
     def now(self) -> int:
         self.references = [r for r in self.references if r() is not None]
-        storages = {r().untyped_storage().data_ptr(): r().untyped_storage() for r in self.references}
+        storages = {
+            r().untyped_storage().data_ptr(): r().untyped_storage() for r in self.references
+        }
         return sum(storage.nbytes() for storage in storages.values())
 
 
@@ -63,7 +66,9 @@ def test_frame_by_frame(sd15, prompts, live):
     assert by_steps == [by_steps[0], by_steps[0] * 4, by_steps[0] * 16]
 
 
-@pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_2m", "uni_pc", "dpm_2", "res_multistep"])
+@pytest.mark.parametrize(
+    "sampler", ["euler", "heun", "dpmpp_2m", "uni_pc", "dpm_2", "res_multistep"]
+)
 @pytest.mark.parametrize(
     "inputs",
     [{}, {"references": "first"}, {"start_percent": 0.3, "end_percent": 0.7}, {"layers": "all"}],
@@ -84,8 +89,49 @@ def test_the_announced_size_is_the_allocated_one(
     assert f"held at most {live.most}." in held
 
 
+FULL_SIZE = {
+    "SD15": {
+        "channel_mult": [1, 2, 4, 4],
+        "num_res_blocks": [2, 2, 2, 2],
+        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+        "context_dim": 768,
+    },
+    "SDXL": {
+        "channel_mult": [1, 2, 4],
+        "num_res_blocks": [2, 2, 2],
+        "transformer_depth": [0, 0, 2, 2, 10, 10],
+        "transformer_depth_middle": 10,
+        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+        "context_dim": 2048,
+        "num_head_channels": 64,
+    },
+}
+
+
+@pytest.mark.parametrize(("family", "size", "bank_gib"), [("SD15", 64, 1.03), ("SDXL", 128, 8.2)])
+def test_full_size_models(family, size, bank_gib):
+    """The README's figures: 20 steps, CFG, fp16; geometry alone, no weights are allocated."""
+    import comfy.model_base
+    import comfy.supported_models
+    from crossframe.attention import LAYER_SETS
+    from crossframe.hosts.comfy.unet import self_attention_layers
+
+    small = tiny.SD15 if family == "SD15" else tiny.SDXL
+    config = {**small, **FULL_SIZE[family], "model_channels": 320}
+    settings = getattr(comfy.supported_models, family)(config)
+    base = comfy.model_base.BaseModel if family == "SD15" else comfy.model_base.SDXL
+    patcher = types.SimpleNamespace(model=base(settings, device="meta"))
+    layers = self_attention_layers(patcher, LAYER_SETS["up"], "test")
+    frame = sum(attn1.tokens(size, size) * attn1.channels * 2 for attn1 in layers) * 2
+    assert frame * 2 * 20 / 1024**3 == pytest.approx(bank_gib, rel=0.01)
+    print(f"{family}: in chunks {frame * 2 / 1024**2:.1f} MiB, frame by frame {bank_gib} GiB")
+
+
 @pytest.mark.parametrize(("frames_per_batch", "budget"), [(0, 40), (4, 4), (64, 40)])
-def test_sampling_memory_is_asked_for_one_batch(sd15, prompts, monkeypatch, frames_per_batch, budget):
+def test_sampling_memory_is_asked_for_one_batch(
+    sd15, prompts, monkeypatch, frames_per_batch, budget
+):
     """ComfyUI makes room for the frames of one batch, not of the clip."""
     import comfy.sampler_helpers
 
@@ -142,4 +188,3 @@ def test_the_memory_rule():
             assert [f for part in parts for f in part] == list(range(frames))
             assert max(map(len, parts)) <= at_most
             assert len(parts) == -(-frames // at_most)
-

@@ -100,13 +100,14 @@ def swapped_guider(model, conds):
 
 def custom(node, guider):
     """Run a custom sampler node on the usual clip."""
-    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
-
     import comfy.samplers
+    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
 
     sigmas = torch.tensor([6.0, 3.0, 1.5, 0.7, 0.0])
     sampler = comfy.samplers.sampler_object("euler")
-    return node.execute(Noise_RandomNoise(5), guider, sampler, sigmas, tiny.clip()).args[0]["samples"]
+    return node.execute(Noise_RandomNoise(5), guider, sampler, sigmas, tiny.clip()).args[0][
+        "samples"
+    ]
 
 
 def sampler_nodes():

@@ -38,7 +38,9 @@ def check(model, make_conds, latent=None, orders=("batch", "chunks", "frames"), 
     latent = {**latent, "batch_index": list(range(FRAMES))}
     conds = make_conds(lambda value: value)
     if "batch" in orders:
-        assert tiny.error(tiny.ksampler(tiny.patch_own(model), *conds, latent, **inputs), alone) < 1e-4
+        assert (
+            tiny.error(tiny.ksampler(tiny.patch_own(model), *conds, latent, **inputs), alone) < 1e-4
+        )
     if "chunks" in orders:
         result = tiny.ksampler(tiny.patch_own(model, 3), *conds, latent, **inputs)
         assert tiny.error(result, alone) < 1e-4

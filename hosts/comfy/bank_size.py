@@ -1,11 +1,40 @@
-"""How often a sampler evaluates the model: counted by running it on one pixel."""
+"""How large the bank of a frame-by-frame run gets, known before sampling."""
 
 import logging
+import math
 from collections.abc import Callable
 
+import comfy.samplers
 import torch
 
+from ...attention.references import frames_kept
+from .patch import ComfyRun
+
 log = logging.getLogger("crossframe")
+
+
+def bank_bytes(run: ComfyRun, guider, sampler, sigmas, latent) -> int:
+    """Bytes that the bank of a run will hold at most.
+
+    Exact where every cond runs in every evaluation over the whole frame; areas and
+    timestep ranges make it smaller, extra passes of other nodes (PAG, SAG) larger.
+    """
+    height, width = latent.shape[2:]
+    evaluations = count_evaluations(guider, sampler, sigmas, run.active)
+    size = guider.model_patcher.model.get_dtype_inference().itemsize
+    per_entry = sum(a.tokens(height, width) * a.channels * size for a in run.settings.layers)
+    kept = frames_kept(run.policy, run.frames)
+    return evaluations * _entries(guider) * per_entry * kept
+
+
+def _entries(guider) -> int:
+    """How many conds a model evaluation runs: at cfg 1 ComfyUI leaves the negative out."""
+    conds = dict(guider.original_conds)
+    plain = type(guider) is comfy.samplers.CFGGuider
+    optimized = not guider.model_options.get("disable_cfg1_optimization", False)
+    if plain and optimized and math.isclose(guider.cfg, 1.0):
+        conds.pop("negative", None)
+    return sum(len(cond) for cond in conds.values())
 
 
 class _CountingModel:
@@ -32,6 +61,8 @@ def count_evaluations(guider, sampler, sigmas, active: Callable[[float], bool]) 
 
     A sampler that cannot be run this way is taken to evaluate the model once per step.
     """
+    if len(sigmas) < 2:
+        return 0  # nothing is sampled
     sigmas = sigmas.cpu()
     model = _CountingModel(guider, active)
     pixel = torch.zeros(1, guider.model_patcher.model.latent_format.latent_channels, 1, 1)

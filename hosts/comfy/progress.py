@@ -1,0 +1,38 @@
+"""Progress of a clip that is sampled frame by frame: one bar for the page, one for the console."""
+
+import comfy.utils
+import latent_preview
+import torch
+from tqdm.auto import tqdm
+
+
+class FrameProgress:
+    """One bar over frames x steps, with previews of the frame in work."""
+
+    def __init__(self, model_patcher, frames: int, steps: int) -> None:
+        self.steps, self.total = steps, frames * steps
+        self.frame = 0
+        self.x0: torch.Tensor | None = None
+        self._previewer = latent_preview.get_previewer(
+            model_patcher.load_device, model_patcher.model.latent_format
+        )
+        self._page = comfy.utils.ProgressBar(self.total)
+        self._console = tqdm(total=self.total, disable=not comfy.utils.PROGRESS_BAR_ENABLED)
+
+    def start_frame(self, frame: int) -> None:
+        """Begin a frame; `x0` then holds its last denoised estimate, once there is one."""
+        self.frame, self.x0 = frame, None
+
+    def step(self, step: int, x0, x, total_steps: int) -> None:
+        """Callback of ComfyUI's samplers, after each step of a frame."""
+        self.x0 = x0
+        done = self.frame * self.steps + min(step + 1, self.steps)
+        self._console.update(done - self._console.n)
+        preview = None
+        if self._previewer is not None:
+            preview = self._previewer.decode_latent_to_preview_image("JPEG", x0)
+        self._page.update_absolute(done, self.total, preview)
+
+    def close(self) -> None:
+        """Let go of the console's line."""
+        self._console.close()
