@@ -8,7 +8,7 @@ import comfy.samplers
 import torch
 
 from ...attention.references import frames_kept
-from .patch import ComfyRun
+from .sampling import ComfyRun
 
 log = logging.getLogger("crossframe")
 

@@ -17,8 +17,9 @@ from .bank_size import bank_bytes
 from .conditions import ControlCopies, check_conditions, check_rows, conds_of_frames
 from .errors import BadInputError
 from .noise import mask_noise, with_mask_noise
-from .patch import KEY, NODE, ComfyRun, check_sampling, new_run, options_with_run
 from .progress import FrameProgress
+from .sampling import ComfyRun, check_sampling, new_run, options_with_run
+from .settings import KEY, NODE
 
 log = logging.getLogger("crossframe")
 

@@ -167,6 +167,13 @@ def test_context_windows(untouched, prompts, order):
     refuses(lambda: sample(model, *prompts, tiny.clip()), node, "'model'", "Context Windows")
 
 
+def test_several_gpus(untouched, prompts, order):
+    node, sample = order
+    model = tiny.patch(untouched)
+    model.set_additional_models("multigpu", [untouched.clone()])
+    refuses(lambda: sample(model, *prompts, tiny.clip()), node, "'model'", "several GPUs")
+
+
 def test_dpm_adaptive(untouched, sd15, prompts):
     """Frame by frame it has no common steps; all frames per step it has, and works."""
     model, clip = tiny.patch(untouched), tiny.clip(2, size=4)

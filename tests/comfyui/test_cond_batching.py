@@ -42,34 +42,22 @@ def test_cond_and_uncond_together_or_apart(sd15, canny, prompts, sample, memory,
     assert sizes == {"full": {2}, "low": {1}, "changing": {1, 2}}[memory]
 
 
-def test_frames_per_batch_follows_changing_memory(sd15, prompts, monkeypatch):
-    """0 takes what fits at each step; the frames stay the same."""
-    fixed = tiny.ksampler(tiny.patch(sd15, frames_per_batch=1), *prompts, tiny.clip(7))
-    per_frame = itertools.cycle([1.0, 40.0, 13.0, 9.0])
-    free = 100.0
-
-    def required(shape, cond_shapes=None):
-        return shape[0] * current[0]
-
-    current = [1.0]
-
-    def get_free_memory(device):
-        current[0] = next(per_frame)
-        return free
-
-    monkeypatch.setattr(sd15.model, "memory_required", required)
-    model = tiny.patch(sd15)
+@pytest.mark.parametrize(("free", "batch"), [(1e9, 7), (100.0, 4), (70.0, 3), (1.0, 1)])
+def test_frames_per_batch_by_free_memory(sd15, prompts, monkeypatch, free, batch):
+    """0 takes what fits with cond and uncond together; the frames stay the same."""
+    fixed = tiny.ksampler(tiny.patch(sd15, frames_per_batch=2), *prompts, tiny.clip(7))
     rows = []
 
     def record(apply_model, args):
         rows.append(args["input"].shape[0] // len(args["cond_or_uncond"]))
         return apply_model(args["input"], args["timestep"], **args["c"])
 
+    model = tiny.patch(sd15)
     model.set_model_unet_function_wrapper(record)
-    monkeypatch.setattr(model, "get_free_memory", get_free_memory)
-    result = tiny.ksampler(model, *prompts, tiny.clip(7))
-    assert tiny.error(result, fixed) < 1e-4
-    assert len(set(rows)) > 1
+    monkeypatch.setattr(sd15.model, "memory_required", lambda shape, **_: 7.0 * shape[0])
+    monkeypatch.setattr(model, "get_free_memory", lambda device: free)
+    assert tiny.error(tiny.ksampler(model, *prompts, tiny.clip(7)), fixed) < 1e-4
+    assert max(rows) == batch
 
 
 def test_cfg_1_runs_one_cond(sd15, prompts):

@@ -68,14 +68,17 @@ def test_a_chain_of_controlnets_with_ranges(sd15, canny, prompts):
     check(sd15, conds, denoise=1.0)
 
 
-def test_t2i_adapter_hints(sd15, prompts):
+def t2i_adapter():
     import comfy.controlnet
     from comfy.t2i_adapter.adapter import Adapter_light
 
     network = Adapter_light(channels=[32, 64, 64, 64], nums_rb=1, cin=64 * 3).requires_grad_(False)
     tiny.randomize(network)
-    adapter = comfy.controlnet.T2IAdapter(network, 3, 8, "nearest-exact")
-    hints = tiny.images(FRAMES)
+    return comfy.controlnet.T2IAdapter(network, 3, 8, "nearest-exact")
+
+
+def test_t2i_adapter_hints(sd15, prompts):
+    adapter, hints = t2i_adapter(), tiny.images(FRAMES)
     check(sd15, lambda cut: tiny.apply_controlnet(*prompts, adapter, cut(hints)))
 
 
@@ -182,17 +185,20 @@ def test_the_users_controlnet_stays_untouched(sd15, canny, prompts):
 
 
 @pytest.mark.parametrize("order", ["batch", "frames"])
-def test_hints_after_an_interrupted_run(sd15, canny, prompts, order):
-    """A hint prepared for some frames must not be met again after an error."""
-    conds = tiny.apply_controlnet(*prompts, canny, tiny.images(FRAMES))
+@pytest.mark.parametrize("make", [tiny.controlnet, t2i_adapter])
+def test_hints_after_an_interrupted_stock_run(sd15, prompts, order, make):
+    """ComfyUI then leaves prepared hints of the whole clip on the user's ControlNet."""
+    conds = tiny.apply_controlnet(*prompts, make(), tiny.images(FRAMES))
     sample = tiny.ksampler if order == "batch" else tiny.frame_ksampler
-    clean = sample(tiny.patch(sd15), *conds, tiny.clip(FRAMES))
-    broken = tiny.patch(sd15, frames_per_batch=2)
+    model = tiny.patch(sd15, frames_per_batch=2)
+    clean = sample(model, *conds, tiny.clip(FRAMES))
 
     def fail(apply_model, args):
         raise RuntimeError("planted")
 
+    broken = sd15.clone()
     broken.set_model_unet_function_wrapper(fail)
     with pytest.raises(RuntimeError, match="planted"):
-        sample(broken, *conds, tiny.clip(FRAMES))
-    assert torch.equal(sample(tiny.patch(sd15), *conds, tiny.clip(FRAMES)), clean)
+        tiny.ksampler(broken, *conds, tiny.clip(FRAMES))
+    assert conds[0][0][1]["control"].cond_hint is not None
+    assert torch.equal(sample(model, *conds, tiny.clip(FRAMES)), clean)

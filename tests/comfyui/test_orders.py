@@ -105,3 +105,19 @@ def test_latent_keys_survive(sd15, prompts):
     ).args[0]
     assert output.keys() == latent.keys()
     assert output["batch_index"] == [4, 5]
+
+
+def test_another_patch_that_feeds_keys_and_values_differently(sd15, prompts):
+    """As hypernetworks do; each of the two must meet its own references."""
+
+    def scale(query, context, value, extra_options):
+        return query, context * 1.1, value * 0.7
+
+    model = sd15.clone()
+    model.set_model_attn1_patch(scale)
+    model = tiny.patch(model, frames_per_batch=2)
+    frames = tiny.frame_ksampler(model, *prompts, tiny.clip())
+    assert tiny.error(tiny.ksampler(model, *prompts, tiny.clip()), frames) < 1e-4
+    after = tiny.patch(sd15, frames_per_batch=2)
+    after.set_model_attn1_patch(scale)  # scaling before or after gathering is the same
+    assert tiny.error(tiny.ksampler(after, *prompts, tiny.clip()), frames) < 1e-4

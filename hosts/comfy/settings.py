@@ -1,0 +1,27 @@
+"""What the user chose on the CrossFrameAttention node, as it travels with a MODEL."""
+
+from dataclasses import dataclass
+
+from ...attention import Layer
+from ...attention.references import Policy
+from .unet import Attn1
+
+NODE = "CrossFrameAttention"
+# Where settings lie in model options, and a run or an evaluation in transformer options.
+KEY = "crossframe"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user chose, resolved for one model; frozen, shared by every clone."""
+
+    policy: Policy
+    layers: tuple[Attn1, ...]
+    start_percent: float
+    end_percent: float
+    frames_per_batch: int
+
+    @property
+    def addresses(self) -> frozenset[Layer]:
+        """The layers by address alone."""
+        return frozenset(attn1.layer for attn1 in self.layers)
