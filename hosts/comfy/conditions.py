@@ -46,8 +46,6 @@ class ControlCopies:
         twin.extra_concat_orig = [_rows(t, frames, clip) for t in control.extra_concat_orig]
         twin.cond_hint = None
         twin.extra_concat = None
-        if hasattr(twin, "control_input"):  # a T2I-Adapter's features of its hint
-            twin.control_input = None
         if control.previous_controlnet is not None:
             twin.previous_controlnet = self.of(control.previous_controlnet, frames, clip)
         return twin

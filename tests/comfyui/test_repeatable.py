@@ -119,3 +119,24 @@ def test_two_patched_models_in_one_graph(sd15, prompts, sample):
     second = [sample(model, *prompts, tiny.clip()) for model in (up, everything)]
     assert all(torch.equal(a, b) for a, b in zip(first, second))
     assert tiny.error(*first) > 0.01
+
+
+def test_a_guider_serves_several_samplers(sd15, canny, prompts):
+    """Node outputs stay cached between runs, so a sampler must not change its guider."""
+    import comfy.samplers
+    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
+    from crossframe.nodes.sampling import CrossFrameSampler
+
+    guider = comfy.samplers.CFGGuider(tiny.patch(sd15))
+    guider.set_conds(*tiny.apply_controlnet(*prompts, canny, tiny.images()))
+    guider.set_cfg(3.0)
+    sigmas, sampler = torch.tensor([6.0, 3.0, 0.0]), comfy.samplers.sampler_object("euler")
+    before = str(vars(guider))
+    results = [
+        node.execute(Noise_RandomNoise(5), guider, sampler, sigmas, tiny.clip()).args[0]["samples"]
+        for node in (CrossFrameSampler, SamplerCustomAdvanced) * 2
+    ]
+    assert torch.equal(results[0], results[2])
+    assert torch.equal(results[1], results[3])
+    assert tiny.error(results[0], results[1]) < 1e-4
+    assert str(vars(guider)) == before
