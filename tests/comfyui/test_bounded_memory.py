@@ -89,6 +89,16 @@ def test_the_announced_size_is_the_allocated_one(
     assert f"held at most {live.most}." in held
 
 
+@pytest.mark.parametrize("size", [9, 11, 14])
+def test_odd_sizes(sd15, prompts, live, size):
+    """Halving rounds up, and both orders agree on such sizes too."""
+    model, latent = tiny.patch(sd15, layers="all", frames_per_batch=2), tiny.clip(4, size=size)
+    stock = tiny.ksampler(model, *prompts, latent, steps=1)
+    layers = model.model_options["crossframe"].layers
+    assert live.most == sum(a.tokens(size, size) * a.channels * 4 for a in layers) * 2 * 2
+    assert tiny.error(tiny.frame_ksampler(model, *prompts, latent, steps=1), stock) < 1e-4
+
+
 FULL_SIZE = {
     "SD15": {
         "channel_mult": [1, 2, 4, 4],

@@ -1,0 +1,290 @@
+"""The example workflows on a real server: a real video in, a real video out."""
+
+import importlib.util
+import io
+import json
+import re
+import tempfile
+import urllib.request
+from fractions import Fraction
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import sd15_files
+from comfy_server import FOLDER, running_server
+from comfyui_location import ROOT
+from workflow_api import PAGE_ONLY, api_prompt, set_widget
+
+EXAMPLES = {
+    "KSampler": "Video restyle.json",
+    "CrossFrameKSampler": "Video restyle (frame by frame).json",
+}
+FRAMES, STEPS, FPS = 8, 3, 12
+SIZE_IN, SIZE_OUT = (130, 94), (96, 64)  # as a camera may give it; as a model wants it
+SECONDS = FRAMES / FPS
+SAMPLE_RATE = 44100
+SAVE_LATENT = "1000"  # a node id that no example has
+
+
+@pytest.fixture(scope="module")
+def server():
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sd15_files.write_models(folder / "models")
+        (folder / "input").mkdir()
+        write_video(folder / "input" / "clip.mp4")
+        with running_server(folder, "--preview-method", "latent2rgb") as server:
+            yield server
+
+
+@pytest.fixture(scope="module")
+def object_info(server):
+    return server.get("/object_info")
+
+
+@pytest.fixture(scope="module")
+def runs(server, object_info):
+    """Both examples, run once each with a noise of its own for every frame."""
+    return {kind: run_example(server, object_info, kind) for kind in EXAMPLES}
+
+
+def write_video(path: Path) -> None:
+    """A square and a bar on a striped ground, moving apart, with a tone."""
+    import av
+    import numpy as np
+
+    width, height = SIZE_IN
+    y, x = np.mgrid[:height, :width]
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("h264", rate=FPS)
+        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+        audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+        for i in range(FRAMES):
+            image = np.stack([(x * 5) % 256, (y * 7) % 256, (x + y) % 256], -1).astype(np.uint8)
+            image[20:50, 10 + 6 * i : 40 + 6 * i] = (230, 40, 40)
+            image[60 - 3 * i : 66 - 3 * i] = (20, 200, 240)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(video.encode())
+        times = np.arange(round(SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
+        tone = 0.3 * np.sin(2 * np.pi * 440 * times, dtype=np.float32)[None]
+        samples = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+        samples.sample_rate = SAMPLE_RATE
+        container.mux(audio.encode(samples))
+        container.mux(audio.encode())
+
+
+def read_example(kind: str) -> dict:
+    return json.loads((ROOT / "example_workflows" / EXAMPLES[kind]).read_text(encoding="utf-8"))
+
+
+def node_of(workflow: dict, kind: str) -> dict:
+    (node,) = (node for node in workflow["nodes"] if node["type"] == kind)
+    return node
+
+
+def prepare_example(object_info: dict, kind: str) -> tuple[dict, dict]:
+    """An example as a user would set it up for a small video: the workflow and its prompt."""
+    workflow = read_example(kind)
+    changes = {
+        "LoadVideo": {"file": "clip.mp4"},
+        "ImageScale": {"width": SIZE_OUT[0], "height": SIZE_OUT[1]},
+        kind: {"steps": STEPS},
+    }
+    if kind == "CrossFrameKSampler":
+        changes[kind]["frame_noise"] = "different per frame"
+    for type_, values in changes.items():
+        for name, value in values.items():
+            set_widget(node_of(workflow, type_), object_info[type_], name, value)
+    prompt = api_prompt(workflow, object_info)
+    prompt[SAVE_LATENT] = {
+        "class_type": "SaveLatent",
+        "inputs": {
+            "samples": [str(node_of(workflow, kind)["id"]), 0],
+            "filename_prefix": "latents/clip",
+        },
+    }
+    return workflow, prompt
+
+
+def bypass_attention(workflow: dict, prompt: dict, kind: str) -> None:
+    attention = prompt[str(node_of(workflow, "CrossFrameAttention")["id"])]
+    sampler = prompt[str(node_of(workflow, kind)["id"])]
+    sampler["inputs"]["model"] = attention["inputs"]["model"]
+
+
+def run_example(server, object_info: dict, kind: str, on_message=None):
+    workflow, prompt = prepare_example(object_info, kind)
+    return server.run(prompt, workflow, on_message)
+
+
+def latents(server, outcome):
+    from safetensors.torch import load_file
+
+    (file,) = server.outputs(outcome, SAVE_LATENT)
+    return load_file(file)["latent_tensor"]
+
+
+def difference(a, b) -> float:
+    """The largest difference, in standard deviations."""
+    return float((a - b).abs().max() / a.std())
+
+
+def test_server_imports_the_pack_without_complaint(server):
+    (line,) = re.findall(rf".*seconds.*{FOLDER}\n", server.log)
+    assert "IMPORT FAILED" not in server.log, line
+
+
+def test_every_node_input_and_output_is_described(object_info):
+    module = f"custom_nodes.{FOLDER}"
+    nodes = {name: info for name, info in object_info.items() if info["python_module"] == module}
+    assert sorted(nodes) == [
+        "CrossFrameAttention",
+        "CrossFrameKSampler",
+        "CrossFrameNoise",
+        "CrossFrameSampler",
+    ]
+    for name, info in nodes.items():
+        assert info["category"] == "CrossFrame", name
+        assert info["display_name"] != name
+        assert info["description"], name
+        assert info["search_aliases"], name
+        assert all(info["output_tooltips"]), name
+        assert len(info["output_tooltips"]) == len(info["output"]), name
+        for group in info["input"].values():
+            for key, (_, options) in group.items():
+                assert options.get("tooltip"), f"{name}.{key}"
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_page_offers_example_with_a_picture(server, kind):
+    name = Path(EXAMPLES[kind]).stem
+    assert name in server.get("/workflow_templates")[FOLDER]
+    address = f"http://{server.address}/api/workflow_templates/{FOLDER}/{quote(name)}.jpg"
+    with urllib.request.urlopen(address) as answer:
+        assert answer.headers["Content-Type"] == "image/jpeg"
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_example_is_what_its_builder_writes(object_info, kind):
+    spec = importlib.util.spec_from_file_location(
+        "build_workflows", ROOT / "tools" / "build_workflows.py"
+    )
+    builder = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(builder)
+    assert builder.build(object_info)[EXAMPLES[kind]] == read_example(kind)
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_example_opens_with_known_nodes_only(object_info, kind):
+    for node in read_example(kind)["nodes"]:
+        if node["type"] in PAGE_ONLY:
+            continue
+        info = object_info[node["type"]]
+        pack = info["python_module"].startswith("custom_nodes.")
+        assert node["properties"]["cnr_id"] == ("crossframe" if pack else "comfy-core")
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_example_nodes_do_not_overlap(kind):
+    title = 30
+    boxes = [
+        (x, y - title, x + width, y + height)
+        for node in read_example(kind)["nodes"]
+        for (x, y), (width, height) in [(node["pos"], node["size"])]
+    ]
+    for i, (left, top, right, bottom) in enumerate(boxes):
+        for left2, top2, right2, bottom2 in boxes[:i]:
+            assert right <= left2 or right2 <= left or bottom <= top2 or bottom2 <= top
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_example_makes_a_video_of_a_video(server, runs, kind):
+    import av
+
+    outcome = runs[kind]
+    assert outcome.end == "execution_success", outcome.messages[-1]
+    (file,) = server.outputs(outcome, node_of(read_example(kind), "SaveVideo")["id"])
+    with av.open(str(file)) as container:
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        assert (video.width, video.height) == SIZE_OUT
+        assert video.average_rate == Fraction(FPS)
+        assert container.metadata["workflow"]  # drop the video on the page to get it back
+        images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video)]
+        container.seek(0)
+        heard = sum(frame.samples for frame in container.decode(audio)) / audio.rate
+    assert len(images) == FRAMES
+    assert all(image.std() > 10 for image in images)
+    assert heard == pytest.approx(SECONDS, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_progress_and_previews_reach_the_page(runs, kind):
+    from PIL import Image
+
+    outcome = runs[kind]
+    states = outcome.progress(node_of(read_example(kind), kind)["id"])
+    total = STEPS if kind == "KSampler" else FRAMES * STEPS
+    values = [value for value, _ in states]
+    assert {most for _, most in states} == {total}
+    assert values == sorted(values)
+    assert set(range(1, total + 1)) <= set(values)
+    assert len(outcome.previews) >= total
+    for preview in outcome.previews:
+        Image.open(io.BytesIO(preview)).verify()
+
+
+def test_previews_of_frame_by_frame_show_frame_after_frame(runs):
+    previews = runs["CrossFrameKSampler"].previews
+    assert len(set(previews)) == FRAMES * STEPS
+
+
+def test_both_samplers_paint_the_same_frames(server, runs):
+    all_at_once, one_by_one = (latents(server, runs[kind]) for kind in EXAMPLES)
+    assert all_at_once.shape == (FRAMES, 4, SIZE_OUT[1] // 8, SIZE_OUT[0] // 8)
+    assert difference(all_at_once, one_by_one) < 1e-3
+
+
+def test_bypassing_the_attention_changes_all_frames_but_the_first(server, object_info, runs):
+    workflow, prompt = prepare_example(object_info, "KSampler")
+    bypass_attention(workflow, prompt, "KSampler")
+    plain = latents(server, server.run(prompt))
+    with_attention = latents(server, runs["KSampler"])
+    assert difference(plain[:1], with_attention[:1]) < 1e-3
+    for frame in range(1, FRAMES):
+        assert difference(plain[frame], with_attention[frame]) > 0.05
+
+
+def test_cancelled_run_leaves_nothing_behind(server, object_info, runs):
+    kind = "CrossFrameKSampler"
+    sampler = str(node_of(read_example(kind), kind)["id"])
+    undisturbed = latents(server, runs[kind])
+    server.post("/free", {"free_memory": True})  # else the result comes from ComfyUI's cache
+
+    def cancel_in_the_second_frame(name: str, data: dict) -> None:
+        if name == "progress" and data["node"] == sampler and data["value"] == STEPS + 1:
+            server.post("/interrupt")
+
+    cancelled = run_example(server, object_info, kind, cancel_in_the_second_frame)
+    assert cancelled.end == "execution_interrupted"
+    assert cancelled.progress(sampler)[-1][0] <= STEPS + 3
+    again = run_example(server, object_info, kind)
+    assert len(again.progress(sampler)) >= FRAMES * STEPS
+    assert difference(undisturbed, latents(server, again)) == 0
+
+
+def test_sampler_without_attention_is_refused_in_words(server, object_info):
+    workflow, prompt = prepare_example(object_info, "CrossFrameKSampler")
+    bypass_attention(workflow, prompt, "CrossFrameKSampler")
+    outcome = server.run(prompt)
+    assert outcome.end == "execution_error"
+    (error,) = outcome.of_type("execution_error")
+    assert "input 'model'" in error["exception_message"]
+    assert "Put a CrossFrameAttention node before it." in error["exception_message"]
+
+
+def test_server_log_has_no_errors(server):
+    refused = "its MODEL carries no cross-frame attention"  # what the test above provokes
+    log = re.sub(rf"(?s)\n[^\n]*Exception during processing.*?{refused}.*?\n\n", "\n", server.log)
+    assert "Traceback" not in log
+    assert "ERROR" not in log
