@@ -39,7 +39,7 @@ class Run:
         self.last_readers = last_readers(policy, frames)
         self.bank = Bank()
         self.peak_bytes = 0
-        self.frame = 0
+        self.frame = -1
         self.step = -1
         self._noise_levels: list[float] = []
         self._warned = False
@@ -47,8 +47,11 @@ class Run:
     def start_frame(self, frame: int) -> None:
         """Begin a frame (frame by frame): steps count from 0 again.
 
-        Raises StepMismatchError if the frame before stopped early.
+        Raises ValueError if it does not follow the frame before, StepMismatchError if that
+        one stopped early.
         """
+        if frame != self.frame + 1:
+            raise ValueError(f"frame {frame} cannot follow frame {self.frame}")
         if frame > 0 and self.step + 1 != len(self._noise_levels):
             raise StepMismatchError(
                 f"frame {self.frame} took {self.step + 1} model evaluations where frame 0 "

@@ -2,7 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..hosts.comfy.noise import FRAME_NOISE, clip_noise
+from ..hosts.comfy.noise import clip_noise
+from ..hosts.frame_noise import FRAME_NOISE
 from .common import CATEGORY, SEARCH_ALIASES
 
 FRAME_NOISE_TOOLTIP = (

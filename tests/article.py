@@ -39,24 +39,24 @@ def attention(attn, hidden_states, key_value_states):
     return attn.to_out[1](attn.to_out[0](mixed))
 
 
+def first_and_previous(frame):
+    return (0, frame - 1) if frame > 0 else (0,)
+
+
 class ArticleProcessor:
-    """STORE and LOAD for one layer: the inputs of the first and of the previous frame by step."""
+    """STORE and LOAD for one layer: the inputs of all frames so far, by (frame, step)."""
 
     def __init__(self, procedure):
         self.procedure = procedure
-        self.first = {}
-        self.previous = {}
+        self.stored = {}
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, *args, **kwargs):
         if encoder_hidden_states is not None:
             raise RuntimeError("attn1 was called with foreign keys and values")
-        step = self.procedure.step
-        if self.procedure.frame == 0:
-            self.first[step] = hidden_states.clone()
-            key_value_states = hidden_states
-        else:
-            key_value_states = torch.cat([self.first[step], self.previous[step]], dim=1)
-        self.previous[step] = hidden_states.clone()
+        frame, step = self.procedure.frame, self.procedure.step
+        self.stored[frame, step] = hidden_states.clone()
+        references = self.procedure.references(frame)
+        key_value_states = torch.cat([self.stored[other, step] for other in references], dim=1)
         return attention(attn, hidden_states, key_value_states)
 
 
@@ -64,11 +64,13 @@ class ArticleProcedure:
     """The procedure on one `UNet2DConditionModel`; one frame per call, with any number of rows.
 
     layers_prefixes: beginnings of the names of the layers it acts in.
+    references: which frames a frame attends to; the article's choice unless told otherwise.
     """
 
-    def __init__(self, unet, layers_prefixes=("up_blocks",)):
+    def __init__(self, unet, layers_prefixes=("up_blocks",), references=first_and_previous):
         self.unet = unet
         self.layers_prefixes = tuple(layers_prefixes)
+        self.references = references
         self.frame = 0
         self.step = -1
 

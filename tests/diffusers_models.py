@@ -13,6 +13,7 @@ from diffusers import (
     ControlNetModel,
     DDIMScheduler,
     MultiControlNetModel,
+    PNDMScheduler,
     StableDiffusionControlNetImg2ImgPipeline,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionXLImg2ImgPipeline,
@@ -35,13 +36,15 @@ def frozen(model):
     return model.eval().requires_grad_(False)
 
 
-def sharpen_attention(model, attn1_gain=4.0, output_gain=4.0):
+@torch.no_grad()
+def sharpen_attention(unet):
     """Make attn1 choose among tokens and weigh in the result."""
-    for name, parameter in model.named_parameters():
+    for name, parameter in unet.named_parameters():
         if "attn1.to_q" in name or "attn1.to_k" in name:
-            parameter.data.mul_(attn1_gain)
+            parameter.mul_(4)
         if "attn1.to_out.0.weight" in name:
-            parameter.data.mul_(output_gain)
+            parameter.mul_(16)
+    unet.conv_out.weight.mul_(3)  # predicted noise of about unit variance
 
 
 def sd15_unet(seed=0, **changes):
@@ -51,7 +54,7 @@ def sd15_unet(seed=0, **changes):
         **{
             "sample_size": LATENT_SIZE,
             "block_out_channels": (32, 64),
-            "layers_per_block": 2,
+            "layers_per_block": 1,
             "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
             "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
             "cross_attention_dim": TEXT_CHANNELS,
@@ -68,7 +71,6 @@ def sdxl_unet(seed=0, **changes):
     """Three levels as in SDXL: 0, 1 and 2 transformer blocks a layer, size and crop inputs."""
     settings = {
         "block_out_channels": (32, 32, 64),
-        "layers_per_block": 1,
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         "transformer_layers_per_block": (1, 1, 2),
@@ -103,6 +105,7 @@ def autoencoder(seed=2):
             norm_num_groups=4,
             latent_channels=4,
             sample_size=PIXELS,
+            force_upcast=False,
         )
     )
 
@@ -141,14 +144,28 @@ def text_encoder(seed=3, projection=False):
 
 
 def scheduler(kind=DDIMScheduler):
-    """A scheduler with Stable Diffusion's noise schedule."""
-    settings = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012}
-    return kind(**settings, beta_schedule="scaled_linear")
+    """A scheduler configured as Stable Diffusion 1.x does it."""
+    own = {
+        DDIMScheduler: {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1},
+        PNDMScheduler: {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1},
+    }
+    return kind(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        **own.get(kind, {}),
+    )
 
 
 def quiet(pipeline):
+    """A pipeline without a bar, in double precision.
+
+    Random models are chaotic: over a few steps, rounding errors of single precision grow to
+    where they could hide a real difference.
+    """
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return pipeline.to(torch.float64)
 
 
 def sd15_components(folder, unet=None):

@@ -4,8 +4,7 @@ import copy
 
 import torch
 
-FRAME_NOISE = ("same for every frame", "different per frame")
-SAME, DIFFERENT = FRAME_NOISE
+from ..frame_noise import SAME
 
 
 class ClipNoise:

@@ -210,6 +210,14 @@ def test_a_frame_that_stops_early_is_refused():
         run.start_frame(2)
 
 
+@pytest.mark.parametrize("frame", [0, 2, -1])
+def test_frames_come_in_order(frame):
+    run = Run(REFERENCES["first"], 3)
+    run.start_frame(0)
+    with pytest.raises(ValueError, match=f"frame {frame} cannot follow frame 0"):
+        run.start_frame(frame)
+
+
 def test_a_noise_level_may_come_twice():
     """Two-evaluation samplers visit one twice with different x."""
     run = Run(REFERENCES["previous"], 2)

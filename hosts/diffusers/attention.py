@@ -1,0 +1,212 @@
+"""Cross-frame attention for one clip on any U-Net pipeline: a context manager.
+
+diffusers paints one frame per pipeline call, so this host works frame by frame: the run lives
+as long as the context and keeps hidden states by model evaluation. Hidden states enter where
+every attention processor looks anyway: if `encoder_hidden_states` is given, keys and values
+are projected from it instead of from the frame's own hidden states.
+
+    with cross_frame_attention(pipeline, frames=len(images)) as clip:
+        for frame, image in enumerate(images):
+            clip.start_frame(frame)
+            pipeline(prompt, image=image, ...)
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+
+from ...attention import LAYER_SETS, REFERENCES, Evaluation, Layer, Run, reference_policy
+from ...attention.references import Policy
+from .choices import chosen
+from .unet import find_unet, self_attention_layers
+
+
+class CrossFrameProcessor:
+    """An attention processor that hands another one the tokens of reference frames.
+
+    attend: turns hidden states (rows, tokens, channels) into the key/value tokens of the
+        same rows, (rows, k * tokens, channels).
+    """
+
+    def __init__(self, wrapped: Callable[..., Tensor], attend: Callable[[Tensor], Tensor]):
+        self.wrapped = wrapped
+        self.attend = attend
+
+    @property
+    def __call__(self) -> Callable[..., Tensor]:
+        """Call the processor; the signature is that of the wrapped one.
+
+        diffusers passes on only those `cross_attention_kwargs` that the signature names.
+        """
+        return functools.update_wrapper(functools.partial(self._process), self.wrapped.__call__)
+
+    def _process(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        # An attn1 that already attends elsewhere is no self-attention (latent upscaler).
+        if encoder_hidden_states is None:
+            encoder_hidden_states = self.attend(hidden_states)
+        return self.wrapped(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"CrossFrameProcessor({type(self.wrapped).__name__})"
+
+
+class Clip:
+    """A clip that is being painted, one frame after another, on a U-Net.
+
+    Call `start_frame` before each pipeline call; `cross_frame_attention` does the rest.
+    """
+
+    def __init__(self, policy: Policy, frames: int, attentions: Mapping[Layer, Attention]):
+        if frames < 1:
+            raise ValueError(f"a clip has at least 1 frame, not {frames}")
+        self.policy = policy
+        self.frames = frames
+        self.attentions = attentions
+        self.processors = {
+            layer: CrossFrameProcessor(attn1.processor, functools.partial(self._attend, layer))
+            for layer, attn1 in attentions.items()
+        }
+        self.run: Run | None = None
+        self._evaluation: Evaluation | None = None
+
+    def start_frame(self, frame: int) -> None:
+        """Say that the next pipeline call paints this frame (0-based).
+
+        Frames come in order, without gaps; frame 0 begins the clip anew.
+        Raises ValueError for a frame out of order, StepMismatchError if the frame before
+        took another number of model evaluations than frame 0.
+        """
+        expected = 0 if self.run is None else self.run.frame + 1
+        if frame not in (0, expected) or frame >= self.frames:
+            raise ValueError(
+                f"frame {frame} cannot start: {expected} of {self.frames} frames have been "
+                "started, and frames come in order"
+            )
+        if frame == 0:
+            self.run = Run(self.policy, self.frames)
+        self.run.start_frame(frame)
+        self._evaluation = None
+
+    def close(self) -> None:
+        """Forget everything that was kept of the clip."""
+        self.run = self._evaluation = None
+
+    # Steps and kept hidden states change with every call: nothing a compiler may bake in.
+    @torch.compiler.disable
+    def begin_evaluation(self, unet: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> None:
+        """Count one evaluation of the U-Net (a forward pre-hook).
+
+        Evaluations go by their ordinal: a scheduler may take more of them than steps (PNDM)
+        or revisit a timestep with another sample (Heun).
+        """
+        if self.run is None:
+            raise RuntimeError("call start_frame(0) before the first pipeline call of a clip")
+        replaced = [
+            layer
+            for layer, attn1 in self.attentions.items()
+            if attn1.processor is not self.processors[layer]
+        ]
+        if replaced:
+            raise RuntimeError(
+                f"the attention processors of {len(replaced)} layers were replaced inside "
+                "cross_frame_attention; set processors before entering it (perturbed-attention "
+                "pipelines replace them at every call and do not work with it)"
+            )
+        timestep = args[1] if len(args) > 1 else kwargs["timestep"]
+        self.run.next_step(float(torch.as_tensor(timestep).flatten()[0]))
+        self._evaluation = self.run.evaluate((self.run.frame,), self.attentions)
+
+    @torch.compiler.disable
+    def _attend(self, layer: Layer, hidden_states: Tensor) -> Tensor:
+        """Return the key/value tokens of one layer: (rows, tokens, c) -> (rows, k * tokens, c).
+
+        Every row of a frame's batch is a cond entry of its own, the same row in every frame.
+        """
+        if self._evaluation is None:
+            raise RuntimeError("the U-Net must be called as a module, not through its forward()")
+        (attended,) = self._evaluation.attend(layer, range(len(hidden_states)), (hidden_states,))
+        return attended
+
+    def __repr__(self) -> str:
+        where = "not started" if self.run is None else f"frame {self.run.frame}, {self.run.bank}"
+        return f"Clip({self.frames} frames, {len(self.attentions)} layers, {where})"
+
+
+@contextmanager
+def cross_frame_attention(
+    pipeline_or_unet: Any,
+    frames: int,
+    references: str = "first + previous",
+    include_self: bool = False,
+    layers: str = "up",
+) -> Iterator[Clip]:
+    """Give a U-Net cross-frame attention for one clip, and take it away in any case.
+
+    pipeline_or_unet: a U-Net pipeline of diffusers, or its U-Net.
+    frames: length of the clip. Yields a `Clip`: call its `start_frame(i)` before the pipeline
+        call for frame i. All calls must agree in everything that decides which model
+        evaluations are made (scheduler, number of steps, strength).
+    references, layers: names in REFERENCES and LAYER_SETS. include_self: whether frames also
+        attend to their own tokens.
+    Raises ValueError, before anything is changed, for an unknown name, fewer than 1 frame, an
+    object without such a U-Net, or a U-Net that cross-frame attention cannot act on.
+
+    The attention of Tune-A-Video (Wu et al. 2023), section 3.2, without training as in
+    Rerender A Video (Yang et al. 2023), section 4.1. There, layers project keys and values of
+    a video tensor; here, hidden states of frames already painted are kept and projected again.
+    """
+    unet = find_unet(pipeline_or_unet)
+    policy = chosen_policy(references, include_self)
+    attentions = chosen_layers(unet, layers)
+    clip = Clip(policy, frames, attentions)
+    saved = {layer: attn1.processor for layer, attn1 in attentions.items()}
+    hook = unet.register_forward_pre_hook(clip.begin_evaluation, with_kwargs=True)
+    try:
+        for layer, attn1 in attentions.items():
+            attn1.set_processor(clip.processors[layer])
+        yield clip
+    finally:
+        hook.remove()
+        for layer, attn1 in attentions.items():
+            attn1.set_processor(saved[layer])
+        clip.close()
+
+
+def chosen_layers(unet: UNet2DConditionModel, layers: str) -> dict[Layer, Attention]:
+    """Return the attn1 of a named layer set by address.
+
+    Raises ValueError if cross-frame attention cannot act there.
+    """
+    every = self_attention_layers(unet)
+    if any(isinstance(attn1.processor, CrossFrameProcessor) for attn1 in every.values()):
+        raise ValueError("this U-Net already has cross-frame attention; leave that context first")
+    layer_set = chosen("layers", layers, LAYER_SETS)
+    attentions = {layer: attn1 for layer, attn1 in every.items() if layer in layer_set}
+    if not attentions:
+        raise ValueError(f"the U-Net has no self-attention (attn1) in its {layers!r} layers")
+    for attn1 in attentions.values():
+        if type(attn1.processor).__name__.startswith("Fused"):
+            raise ValueError(
+                "the U-Net's query, key and value projections are fused; call "
+                "unfuse_qkv_projections() first"
+            )
+    return attentions
+
+
+def chosen_policy(references: str, include_self: bool) -> Policy:
+    """Return the named reference policy. Raises ValueError for an unknown name."""
+    chosen("references", references, REFERENCES)
+    return reference_policy(references, include_self)
