@@ -46,7 +46,8 @@ class Own(Policy):
 class First(Policy):
     """Every frame attends to the first one.
 
-    Text2Video-Zero (Khachatryan et al. 2023), section 3.3.3, with this rule in all layers.
+    The cross-frame attention of Text2Video-Zero (Khachatryan et al. 2023), section 3.3; there
+    in all layers.
     """
 
     def references(self, frame: int) -> tuple[int, ...]:

@@ -57,7 +57,7 @@ ATTENTION_NOTE = """### Keep one look
 While a frame is painted, the model looks at the **first** frame and the **previous** one
 instead of at the frame itself.
 
-- Still flickering? Set *layers* to **all**.
+- Still flickering? Try *layers* **all**.
 - Out of memory? Set *frames_per_batch* to a small number. The result is the same.
 - To compare, select the node and press Ctrl+B (bypass).
 """
@@ -71,8 +71,8 @@ Lower *denoise* stays closer to the video, higher follows the prompt more.
 
 FRAME_BY_FRAME_NOTE = """### Frame by frame
 
-Finishes one frame after another; the preview shows each. On a GPU it takes longer than
-KSampler; its memory grows with the steps, not with the length of the video.
+Finishes one frame after another; the preview shows each. Its memory grows with the steps, not
+with the length of the video.
 
 *frame_noise*: the **same** noise keeps texture in place; with **different** noise the frames
 are those of KSampler.
