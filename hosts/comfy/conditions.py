@@ -125,8 +125,9 @@ def check_conditions(conds: dict[str, list[dict]], clip: int, node: str) -> None
     for name, cond in conds.items():
         for entry in cond:
             for key, what in _USER_ROWS.items():
-                if isinstance(entry.get(key), torch.Tensor):
-                    check_rows(entry[key].shape[0], clip, what, node, name)
+                value = entry.get(key)
+                if isinstance(value, torch.Tensor) and not (key == "mask" and value.ndim == 2):
+                    check_rows(value.shape[0], clip, what, node, name)
             control = entry.get("control")
             while control is not None:
                 for hint in (control.cond_hint_original, *control.extra_concat_orig):

@@ -28,11 +28,13 @@ def sample_frames(guider, noise, latent, sampler, sigmas, noise_mask, seed: int,
     """Sample a clip frame by frame.
 
     guider: a GUIDER whose MODEL carries cross-frame attention; it is left as it is.
-    noise, latent: (frames, channels, height, width). noise_mask: None, or one row or one
-    row per frame. node: id of the node, for errors.
+    noise, latent: (frames, channels, height, width). noise_mask: None, or (..., height, width)
+    with one row for all frames or one per frame. node: id of the node, for errors.
     Returns (samples, x0), both like latent; x0, the last denoised estimates, is None if the
     sampler shows none. Raises BadInputError before any sampling.
     """
+    if noise_mask is not None:  # rows of masks come in as many shapes as there are nodes
+        noise_mask = noise_mask.reshape(-1, 1, *noise_mask.shape[-2:])
     _check(guider, latent, sampler, noise_mask, node)
     frames = latent.shape[0]
     run = new_run(guider, frames, one_frame=True)

@@ -234,7 +234,8 @@ def attend(query, context, value, extra_options: dict):
         return query, context, value  # a call of the model outside of a sampling
     layer = Layer(*extra_options["block"], extra_options["block_index"])
     labels = zip(extra_options["cond_or_uncond"], extra_options["uuids"])
-    entries = [evaluation.names[label] for label in labels]
+    # A cond that another node's wrapper brings in later has no name; its label will do.
+    entries = [evaluation.names.get(label, label) for label in labels]
     if value is context:
         (context,) = evaluation.attend(layer, entries, (context,))
         return query, context, context

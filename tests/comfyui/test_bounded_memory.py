@@ -99,6 +99,19 @@ def test_odd_sizes(sd15, prompts, live, size):
     assert tiny.error(tiny.frame_ksampler(model, *prompts, latent, steps=1), stock) < 1e-4
 
 
+def test_half_precision_halves_the_bank(prompts, live):
+    """Hidden states are kept as the model computes them."""
+    import torch
+
+    model = tiny.model({**tiny.SD15, "dtype": torch.bfloat16})
+    model.model.diffusion_model.to(torch.bfloat16)
+    patched = tiny.patch(model)
+    tiny.frame_ksampler(patched, *prompts, tiny.clip(3), steps=2)
+    layers = patched.model_options["crossframe"].layers
+    frame = sum(a.tokens(tiny.SIZE, tiny.SIZE) * a.channels * 2 for a in layers)
+    assert live.most == frame * 2 * 2 * 2  # conds, kept frames, steps
+
+
 FULL_SIZE = {
     "SD15": {
         "channel_mult": [1, 2, 4, 4],

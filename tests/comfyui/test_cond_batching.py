@@ -162,6 +162,27 @@ def test_prompts_that_share_a_cond_index(sd15, prompts, monkeypatch):
     assert tiny.error(split, stock) < 1e-4
 
 
+def test_conds_that_another_wrapper_brings_in(sd15, prompts):
+    """They reach the model under labels that were not there when a batch was prepared."""
+    import uuid
+
+    from comfy.patcher_extension import WrappersMP
+
+    renamed = {}
+
+    def rename(executor, model, conds, *args):
+        for cond in filter(None, conds):
+            for entry in cond:
+                entry["uuid"] = renamed.setdefault(entry["uuid"], uuid.uuid4())
+        return executor(model, conds, *args)
+
+    expected = tiny.ksampler(tiny.patch(sd15), *prompts, tiny.clip())
+    model = tiny.patch(sd15, frames_per_batch=2)
+    model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "other", rename)
+    for sample in ORDERS.values():
+        assert tiny.error(sample(model, *prompts, tiny.clip()), expected) < 1e-4
+
+
 def test_a_default_prompt_that_only_some_frames_need(sd15, prompts):
     """ComfyUI runs a default prompt only where masks leave something uncovered."""
     mask = torch.ones(tiny.FRAMES, 128, 128)

@@ -98,9 +98,18 @@ def test_noise_mask(sd15, prompts):
     check(sd15, lambda cut: prompts, latent)
 
 
-def test_one_noise_mask_for_all_frames(sd15, prompts):
-    latent = tiny.clip(FRAMES, noise_mask=tiny.masks(1).unsqueeze(1))
+@pytest.mark.parametrize("shape", [(1, 1, 128, 128), (1, 128, 128), (128, 128)])
+def test_one_noise_mask_for_all_frames(sd15, prompts, shape):
+    latent = tiny.clip(FRAMES, noise_mask=tiny.masks(1).reshape(shape))
     check(sd15, lambda cut: prompts, latent)
+
+
+def test_one_prompt_mask_without_a_row(sd15, prompts):
+    """As high as the clip is long, to be taken neither for rows nor for a mistake."""
+    for mask in (tiny.masks(1, size=1)[0, :FRAMES], tiny.masks(1)[0]):
+        positive = conditioning_set_values(prompts[0], mask=mask, mask_strength=0.8)
+        conds = positive + tiny.prompt(5), prompts[1]
+        check(sd15, lambda cut, conds=conds: conds)
 
 
 def test_noise_mask_with_a_sampler_that_draws_its_own_noise(sd15, prompts):
