@@ -3,7 +3,7 @@
 import comfy.samplers
 from comfy_api.latest import io
 
-from ..hosts.comfy.samplers import sample_custom, sample_ksampler
+from ..hosts.comfy.sampler_nodes import sample_custom, sample_ksampler
 from ..hosts.frame_noise import FRAME_NOISE
 from .common import CATEGORY, SEARCH_ALIASES
 from .noise import FRAME_NOISE_TOOLTIP

@@ -35,15 +35,6 @@ FRAMES = 3
 STEPS = 2
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Models this small only lose time to threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def pipeline(tmp_path):
     return models.sd15_pipeline(tmp_path)

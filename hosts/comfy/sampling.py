@@ -175,33 +175,44 @@ def plan_batches(run: ComfyRun, model, x) -> list[range]:
 def evaluate_clip(executor, model, conds, x, timestep, model_options):
     """CALC_COND_BATCH wrapper: one evaluation of the model on all frames, batch by batch.
 
-    conds: lists of cond dicts by cond index. x: (frames, channels, height, width).
-    timestep: (frames,) sigmas. Returns one prediction for x per cond index.
+    conds: lists of cond dicts by cond index. x: (frames, channels, height, width), one frame
+    in a run that goes frame by frame. timestep: (frames,) sigmas.
+    Returns one prediction for x per cond index.
     """
     run = run_of(model_options)
     if run is None:
         return executor(model, conds, x, timestep, model_options)
+    parts = begin_step(run, model, x, timestep)
+    layers = layers_in_use(run, timestep, model_options)
+    outputs = []
+    for frames in parts:
+        rows = slice(frames.start - parts[0].start, frames.stop - parts[0].start)
+        part = conds_of_frames(conds, frames, run.frames, run.controls)
+        evaluation = ComfyEvaluation(run, run.step, tuple(frames), layers, name_conds(part))
+        options = options_with_run(model_options, evaluation)
+        outputs.append(executor(model, part, x[rows], timestep[rows], options))
+    return [torch.cat(predictions) for predictions in zip(*outputs)]
+
+
+def begin_step(run: ComfyRun, model, x, timestep) -> list[range]:
+    """Begin a step of a run, and tell the frames of each batch in it.
+
+    Raises RuntimeError if x does not hold these frames, StepMismatchError if frames of one
+    run go different ways.
+    """
     if run.one_frame:
         run.next_step(float(timestep[0]))
         parts = [range(run.frame, run.frame + 1)]
     else:
         run.forget()
         parts = run.batches = run.batches or plan_batches(run, model, x)
-    expected = 1 if run.one_frame else run.frames
+    expected = sum(map(len, parts))
     if x.shape[0] != expected:
         raise RuntimeError(
             f"{NODE}: another node evaluates the model on {x.shape[0]} frames where the clip "
             f"has {expected}, so it cannot be told which frames they are. Remove that node."
         )
-    layers = layers_in_use(run, timestep, model_options)
-    outputs = []
-    for frames in parts:
-        rows = slice(0, 1) if run.one_frame else slice(frames.start, frames.stop)
-        part = conds_of_frames(conds, frames, run.frames, run.controls)
-        evaluation = ComfyEvaluation(run, run.step, tuple(frames), layers, name_conds(part))
-        options = options_with_run(model_options, evaluation)
-        outputs.append(executor(model, part, x[rows], timestep[rows], options))
-    return [torch.cat(predictions) for predictions in zip(*outputs)]
+    return parts
 
 
 def layers_in_use(run: ComfyRun, timestep, model_options: dict) -> frozenset[Layer]:

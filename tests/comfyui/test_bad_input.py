@@ -231,3 +231,22 @@ def test_a_patch_that_regroups_the_batch(sd15, prompts):
     model = tiny.patch(model)
     with pytest.raises(ValueError, match="regroups"):
         tiny.ksampler(model, *prompts, tiny.clip())
+
+
+def test_a_node_that_evaluates_other_frames(sd15, prompts):
+    """Whose frames the rows are cannot be known then."""
+    import comfy.samplers
+
+    def half(args):
+        conds, x, model_options = args["conds"], args["input"], args["model_options"]
+        part = comfy.samplers.calc_cond_batch(
+            args["model"], conds, x[:2], args["sigma"][:2], model_options
+        )
+        return [p.repeat(3, 1, 1, 1)[: len(x)] for p in part]
+
+    model = tiny.patch(sd15)
+    model.set_model_sampler_calc_cond_batch_function(half)
+    with pytest.raises(
+        RuntimeError, match=r"CrossFrameAttention: .* 2 frames where the clip has 5"
+    ):
+        tiny.ksampler(model, *prompts, tiny.clip(5))
