@@ -151,11 +151,8 @@ def test_full_size_models(family, size, bank_gib):
     print(f"{family}: in chunks {frame * 2 / 1024**2:.1f} MiB, frame by frame {bank_gib} GiB")
 
 
-@pytest.mark.parametrize(("frames_per_batch", "budget"), [(0, 40), (4, 4), (64, 40)])
-def test_sampling_memory_is_asked_for_one_batch(
-    sd15, prompts, monkeypatch, frames_per_batch, budget
-):
-    """ComfyUI makes room for the frames of one batch, not of the clip."""
+def record_budgets(monkeypatch) -> list[int]:
+    """A list that gets the frames of every memory estimate that ComfyUI makes room by."""
     import comfy.sampler_helpers
 
     asked = []
@@ -166,9 +163,37 @@ def test_sampling_memory_is_asked_for_one_batch(
         return estimate(model, noise_shape, conds)
 
     monkeypatch.setattr(comfy.sampler_helpers, "estimate_memory", record)
+    return asked
+
+
+@pytest.mark.parametrize(("frames_per_batch", "budget"), [(0, 40), (4, 4), (64, 40)])
+def test_sampling_memory_is_asked_for_one_batch(
+    sd15, prompts, monkeypatch, frames_per_batch, budget
+):
+    """ComfyUI makes room for the frames of one batch, not of the clip."""
+    asked = record_budgets(monkeypatch)
     model = tiny.patch(sd15, frames_per_batch=frames_per_batch)
     tiny.ksampler(model, *prompts, tiny.clip(40, size=SIZE), steps=1)
     assert asked == [budget]
+
+
+def test_the_batch_leaves_room_for_controlnets(sd15, canny, prompts, monkeypatch):
+    """What ControlNets and their work take is not there for frames."""
+    import comfy.model_management
+
+    frame, work = 1_000_000, 3_000_000
+    loaded = sd15.model_size() + canny.control_model_wrapped.model_size()
+    total = loaded + work + 10 * 2 * 1.5 * frame + 1  # 10 frames, cond and uncond, headroom
+    monkeypatch.setattr(comfy.model_management, "get_total_memory", lambda *_: total)
+    monkeypatch.setattr(comfy.model_management, "extra_reserved_memory", lambda: 0)
+    monkeypatch.setattr(sd15.model, "memory_required", lambda shape, **_: frame * shape[0])
+    conds = tiny.apply_controlnet(*prompts, canny, tiny.images(1, size=SIZE))
+    monkeypatch.setattr(
+        type(conds[0][0][1]["control"]), "inference_memory_requirements", lambda *_: work
+    )
+    asked = record_budgets(monkeypatch)
+    tiny.ksampler(tiny.patch(sd15), *conds, tiny.clip(40, size=SIZE), steps=1)
+    assert asked == [10]
 
 
 @pytest.mark.parametrize("order", ["batch", "frames"])
