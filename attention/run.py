@@ -5,9 +5,8 @@ the same t and l, nothing else. So two orders of work are valid, and both are th
 
 - frame by frame: `start_frame` for each frame, `next_step` for each model evaluation; the
   bank lives as long as the run and is addressed by step.
-- all frames per step: `next_step` for each model evaluation, then one `evaluate` per batch
-  of frames, in clip order; `forget` before each step, so that the bank holds only what one
-  batch leaves to the next.
+- all frames per step: `forget` for each model evaluation, then one `evaluate` per batch of
+  frames, in clip order; the bank holds only what one batch leaves to the next.
 """
 
 import logging

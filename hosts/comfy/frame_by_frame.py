@@ -14,7 +14,7 @@ from comfy.samplers import resolve_areas_and_cond_masks_multidim
 
 from ...attention.bank import readable_size
 from .bank_size import bank_bytes
-from .conditions import ControlCopies, check_conditions, check_rows, conds_of_frames
+from .conditions import ControlCopies, check_rows, conds_of_frames
 from .errors import BadInputError
 from .noise import mask_noise, with_mask_noise
 from .progress import FrameProgress
@@ -87,8 +87,7 @@ def _check(guider, latent, sampler, noise_mask, node: str) -> None:
             "its MODEL carries no cross-frame attention.",
             f"Put a {NODE} node before it.",
         )
-    check_sampling(guider, latent, node)
-    check_conditions(guider.original_conds, latent.shape[0], node)
+    check_sampling(guider, guider.original_conds, latent, node)
     if noise_mask is not None:
         check_rows(noise_mask.shape[0], latent.shape[0], "noise masks", node, "latent_image")
     function = getattr(sampler, "sampler_function", None)
@@ -100,8 +99,6 @@ def _check(guider, latent, sampler, noise_mask, node: str) -> None:
             "Choose another sampler, or use a stock sampler node with the same MODEL: there "
             "all frames share their steps.",
         )
-    if latent.shape[0] == 1:
-        log.info("Cross-frame attention: a batch of 1 frame has no other frames to attend to.")
 
 
 def _clip_conds(guider, latent) -> dict[str, list[dict]]:

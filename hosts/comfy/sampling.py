@@ -76,11 +76,11 @@ def run_of(model_options: dict) -> ComfyRun | None:
     return value if isinstance(value, ComfyRun) else None
 
 
-def check_sampling(guider, latent: torch.Tensor, node: str) -> None:
-    """Refuse, before sampling, what would come out wrong.
+def check_sampling(guider, conds: dict[str, list[dict]], latent: torch.Tensor, node: str) -> None:
+    """Refuse, before sampling, what would come out wrong; say so if there is nothing to do.
 
-    guider: a guider whose MODEL carries settings. latent: (frames, channels, height, width).
-    Raises BadInputError.
+    guider: a guider whose MODEL carries settings. conds: its cond dicts by input name.
+    latent: (frames, channels, height, width). Raises BadInputError.
     """
     if latent.ndim != 4:
         raise BadInputError(
@@ -103,6 +103,9 @@ def check_sampling(guider, latent: torch.Tensor, node: str) -> None:
             "it is spread over several GPUs, which run the conds of a step on threads.",
             "Remove the MultiGPU node.",
         )
+    check_conditions(conds, latent.shape[0], node)
+    if latent.shape[0] == 1:
+        log.info("Cross-frame attention: a batch of 1 frame has no other frames to attend to.")
 
 
 def run_sampling(executor, noise, latent_image, *args, **kwargs):
@@ -113,12 +116,8 @@ def run_sampling(executor, noise, latent_image, *args, **kwargs):
     guider = executor.class_obj
     if run_of(guider.model_options) is not None:
         return executor(noise, latent_image, *args, **kwargs)
-    check_sampling(guider, latent_image, NODE)
-    frames = latent_image.shape[0]
-    check_conditions(guider.conds, frames, NODE)
-    if frames == 1:
-        log.info("Cross-frame attention: a batch of 1 frame has no other frames to attend to.")
-    run = new_run(guider, frames, one_frame=False)
+    check_sampling(guider, guider.conds, latent_image, NODE)
+    run = new_run(guider, latent_image.shape[0], one_frame=False)
     before = guider.model_options
     try:
         guider.model_options = options_with_run(create_model_options_clone(before), run)

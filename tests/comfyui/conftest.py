@@ -37,3 +37,9 @@ def canny():
 def prompts():
     """(positive, negative)."""
     return tiny.prompt(1), tiny.prompt(2)
+
+
+@pytest.fixture(params=tiny.ORDERS)
+def sample(request):
+    """The stock KSampler or CrossFrameKSampler."""
+    return tiny.ORDERS[request.param]

@@ -6,14 +6,6 @@ import pytest
 import tiny
 import torch
 
-ORDERS = {"batch": tiny.ksampler, "frames": tiny.frame_ksampler}
-
-
-@pytest.fixture(params=ORDERS)
-def sample(request):
-    """The stock KSampler or CrossFrameKSampler."""
-    return ORDERS[request.param]
-
 
 def recording(model, calls):
     """A clone of a MODEL that appends the conds of every model call to `calls`."""
@@ -179,7 +171,7 @@ def test_conds_that_another_wrapper_brings_in(sd15, prompts):
     expected = tiny.ksampler(tiny.patch(sd15), *prompts, tiny.clip())
     model = tiny.patch(sd15, frames_per_batch=2)
     model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "other", rename)
-    for sample in ORDERS.values():
+    for sample in tiny.ORDERS.values():
         assert tiny.error(sample(model, *prompts, tiny.clip()), expected) < 1e-4
 
 

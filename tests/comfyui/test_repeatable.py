@@ -4,14 +4,6 @@ import pytest
 import tiny
 import torch
 
-ORDERS = {"batch": tiny.ksampler, "frames": tiny.frame_ksampler}
-
-
-@pytest.fixture(params=ORDERS)
-def sample(request):
-    """The stock KSampler or CrossFrameKSampler."""
-    return ORDERS[request.param]
-
 
 class CallCounter:
     """Counts calls of the model, and does something in one of them."""

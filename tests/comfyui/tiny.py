@@ -187,6 +187,10 @@ def frame_ksampler(real, positive, negative, latent, sampler_name="euler", **inp
     return output.args[0]["samples"]
 
 
+# The two orders of work, by the node that does them.
+ORDERS = {"batch": ksampler, "frames": frame_ksampler}
+
+
 def error(a: torch.Tensor, b: torch.Tensor) -> float:
     """Largest difference, as a fraction of the standard deviation of `b`."""
     return float((a - b).abs().max() / b.std())
