@@ -1,3 +1,4 @@
+# make demo    edit a clip with and without cross-frame attention; HOST=comfyui in ComfyUI
 # make test    run all tests; those on a real ComfyUI too, if one is found
 # make check   style and types
 # make format  put the style right
@@ -6,7 +7,13 @@ PYTHON ?= python3
 # The interpreter of the environment for tests, made on first use.
 ENVIRONMENT = $(shell $(PYTHON) tools/test_environment.py)
 
-.PHONY: test check format
+HOST ?= diffusers
+
+.PHONY: demo test check format
+
+demo:
+	@python="$(ENVIRONMENT)"; test -n "$$python" && \
+	"$$python" tools/module.py demo --host $(HOST)
 
 test:
 	@python="$(ENVIRONMENT)"; test -n "$$python" && "$$python" -m pytest $(TESTS)

@@ -55,7 +55,8 @@ class ArticleProcessor:
             raise RuntimeError("attn1 was called with foreign keys and values")
         frame, step = self.procedure.frame, self.procedure.step
         self.stored[frame, step] = hidden_states.clone()
-        references = self.procedure.references(frame)
+        acts = self.procedure.steps is None or step in self.procedure.steps
+        references = self.procedure.references(frame) if acts else (frame,)
         key_value_states = torch.cat([self.stored[other, step] for other in references], dim=1)
         return attention(attn, hidden_states, key_value_states)
 
@@ -65,12 +66,16 @@ class ArticleProcedure:
 
     layers_prefixes: beginnings of the names of the layers it acts in.
     references: which frames a frame attends to; the article's choice unless told otherwise.
+    steps: the steps in which they do, all unless told otherwise.
     """
 
-    def __init__(self, unet, layers_prefixes=("up_blocks",), references=first_and_previous):
+    def __init__(
+        self, unet, layers_prefixes=("up_blocks",), references=first_and_previous, steps=None
+    ):
         self.unet = unet
         self.layers_prefixes = tuple(layers_prefixes)
         self.references = references
+        self.steps = steps
         self.frame = 0
         self.step = -1
 

@@ -4,44 +4,22 @@ Tests under `tests/comfyui/` need a real ComfyUI. They import it inside test fun
 fixtures, so that they can be collected, counted and skipped without it.
 """
 
-import importlib.util
 import logging
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from comfyui_location import comfyui_version, find_comfyui
+from comfyui_location import comfyui_version, find_comfyui, use_comfyui
+from module import load_pack
 
 ROOT = Path(__file__).resolve().parent.parent
 COMFYUI_TESTS = ROOT / "tests" / "comfyui"
 
 
-def load_pack() -> None:
-    """Import this folder, whatever it is called, as the package `crossframe`."""
-    if "crossframe" in sys.modules:
-        return
-    spec = importlib.util.spec_from_file_location(
-        "crossframe", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["crossframe"] = module
-    spec.loader.exec_module(module)
-
-
-def prepare_comfyui(path: Path) -> None:
-    """Make ComfyUI importable, on the CPU, as its main.py would."""
-    sys.path.insert(0, str(path))
-    import comfy.cli_args
-
-    comfy.cli_args.args.cpu = True
-    comfy.cli_args.args.disable_api_nodes = True
-
-
 load_pack()
 COMFYUI = find_comfyui()
 if COMFYUI is not None:
-    prepare_comfyui(COMFYUI)
+    use_comfyui(COMFYUI, cpu=True)
 logging.getLogger("crossframe").setLevel(logging.INFO)
 torch.set_num_threads(1)  # the models are so small that threads cost more than they bring
 

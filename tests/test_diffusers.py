@@ -286,6 +286,30 @@ def test_only_chosen_layers_change(pipeline):
     assert changed == {n for n in before if n.startswith("up_blocks") and ".attn1." in n}
 
 
+def test_acts_in_its_part_of_the_denoising(pipeline):
+    """The noisiest half of the timesteps left to do, and the rest of them."""
+    with counted_evaluations(pipeline.unet) as timesteps:
+        plain = paint(pipeline)
+    middle = 1 - (timesteps[STEPS // 2 - 1] + timesteps[STEPS // 2]) / 2 / 999  # a percentage
+    clips = []
+    for part, steps in (
+        ({"end_percent": middle}, range(STEPS // 2)),
+        ({"start_percent": middle}, range(STEPS // 2, STEPS)),
+    ):
+        article = ArticleProcedure(pipeline.unet, steps=steps)
+        with cross_frame_attention(pipeline, FRAMES, **part) as clip:
+            clips.append(paint(pipeline, clip.start_frame))
+        assert_same(clips[-1], paint_as_article(pipeline, article))
+        assert effect(clips[-1], plain) > 0.01
+    assert effect(*clips) > 0.01
+
+
+def test_nothing_is_kept_where_it_does_not_act(pipeline):
+    with cross_frame_attention(pipeline, FRAMES, end_percent=0.1) as clip:
+        paint(pipeline, clip.start_frame)  # strength 0.5: none of the steps is that noisy
+        assert clip.run.bank.nbytes == 0
+
+
 # ---------------------------------------------------------------- rows of a batch
 
 
@@ -493,6 +517,10 @@ REFUSALS = {
         lambda: (models.sd15_unet(), {"layers": "down"}),
         "'down'; choose one of 'up', 'mid \\+ up', 'all'",
     ),
+    "empty part": (
+        lambda: (models.sd15_unet(), {"start_percent": 0.5, "end_percent": 0.5}),
+        "start_percent 0.5 must be below end_percent 0.5",
+    ),
     "no frames": (lambda: (models.sd15_unet(), {"frames": 0}), "at least 1 frame, not 0"),
 }
 
@@ -603,6 +631,9 @@ def test_video_equals_the_article(video):
 def test_video_takes_every_choice(video):
     ours = latents(video, references="first", include_self=True, layers="all")
     assert torch.equal(ours, paint_as_clip(video, "first", True, "all"))
+    part = latents(video, start_percent=0.6, end_percent=0.8)
+    assert torch.equal(part, paint_as_clip(video, "first + previous", False, "up", 0.6, 0.8))
+    assert not torch.equal(part, latents(video))
 
 
 def test_video_takes_prompts_per_frame(video):

@@ -1,4 +1,4 @@
-"""Make a Python environment for the tests and print its interpreter.
+"""Make a Python environment for the tests and the demo and print its interpreter.
 
 With a ComfyUI, the environment sits on top of ComfyUI's own: it sees ComfyUI's packages and
 adds what the tests need beside them, without changing ComfyUI's environment. Without one it
@@ -12,10 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+from comfyui_location import find_comfyui
 
-from comfyui_location import find_comfyui  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ are projected from it instead of from the frame's own hidden states.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,8 @@ from ...attention import LAYER_SETS, REFERENCES, Evaluation, Layer, Run, referen
 from ...attention.references import Policy
 from .choices import chosen
 from .unet import find_unet, self_attention_layers
+
+LAST_TIMESTEP = 999.0  # Stable Diffusion's noisiest
 
 
 class CrossFrameProcessor:
@@ -69,18 +72,27 @@ class Clip:
     Call `start_frame` before each pipeline call; `cross_frame_attention` does the rest.
     """
 
-    def __init__(self, policy: Policy, frames: int, attentions: Mapping[Layer, Attention]):
+    def __init__(
+        self,
+        policy: Policy,
+        frames: int,
+        attentions: Mapping[Layer, Attention],
+        timesteps: tuple[float, float] = (math.inf, -math.inf),
+    ):
+        """timesteps: the first and the last in which the frames attend to their references."""
         if frames < 1:
             raise ValueError(f"a clip has at least 1 frame, not {frames}")
         self.policy = policy
         self.frames = frames
         self.attentions = attentions
+        self.timesteps = timesteps
         self.processors = {
             layer: CrossFrameProcessor(attn1.processor, functools.partial(self._attend, layer))
             for layer, attn1 in attentions.items()
         }
         self.run: Run | None = None
         self._evaluation: Evaluation | None = None
+        self._resting = False
 
     def start_frame(self, frame: int) -> None:
         """Say that the next pipeline call paints this frame (0-based).
@@ -126,7 +138,10 @@ class Clip:
                 "pipelines replace them at every call and do not work with it)"
             )
         timestep = args[1] if len(args) > 1 else kwargs["timestep"]
-        self.run.next_step(float(torch.as_tensor(timestep).flatten()[0]))
+        timestep = float(torch.as_tensor(timestep).flatten()[0])
+        first, last = self.timesteps
+        self.run.next_step(timestep)
+        self._resting = not last <= timestep <= first
         self._evaluation = self.run.evaluate((self.run.frame,), self.attentions)
 
     @torch.compiler.disable
@@ -137,6 +152,8 @@ class Clip:
         """
         if self._evaluation is None:
             raise RuntimeError("the U-Net must be called as a module, not through its forward()")
+        if self._resting:  # no frame attends elsewhere at this step, so nothing is to be kept
+            return hidden_states
         (attended,) = self._evaluation.attend(layer, range(len(hidden_states)), (hidden_states,))
         return attended
 
@@ -152,6 +169,8 @@ def cross_frame_attention(
     references: str = "first + previous",
     include_self: bool = False,
     layers: str = "up",
+    start_percent: float = 0.0,
+    end_percent: float = 1.0,
 ) -> Iterator[Clip]:
     """Give a U-Net cross-frame attention for one clip, and take it away in any case.
 
@@ -161,8 +180,11 @@ def cross_frame_attention(
         evaluations are made (scheduler, number of steps, strength).
     references, layers: names in REFERENCES and LAYER_SETS. include_self: whether frames also
         attend to their own tokens.
-    Raises ValueError, before anything is changed, for an unknown name, fewer than 1 frame, an
-    object without such a U-Net, or a U-Net that cross-frame attention cannot act on.
+    start_percent, end_percent: the part of the denoising in which frames attend to their
+        references, 0 to 1, as ComfyUI counts it: linear in the training timestep.
+    Raises ValueError, before anything is changed, for an unknown name, an empty part of the
+    denoising, fewer than 1 frame, an object without such a U-Net, or a U-Net that cross-frame
+    attention cannot act on.
 
     The attention of Tune-A-Video (Wu et al. 2023), section 3.2, without training as in
     Rerender A Video (Yang et al. 2023), section 4.1. There, layers project keys and values of
@@ -171,7 +193,13 @@ def cross_frame_attention(
     unet = find_unet(pipeline_or_unet)
     policy = chosen_policy(references, include_self)
     attentions = chosen_layers(unet, layers)
-    clip = Clip(policy, frames, attentions)
+    if not 0 <= start_percent < end_percent <= 1:
+        raise ValueError(
+            f"start_percent {start_percent} must be below end_percent {end_percent}, both in 0 to 1"
+        )
+    first = (1 - start_percent) * LAST_TIMESTEP if start_percent > 0 else math.inf
+    last = (1 - end_percent) * LAST_TIMESTEP if end_percent < 1 else -math.inf
+    clip = Clip(policy, frames, attentions, (first, last))
     saved = {layer: attn1.processor for layer, attn1 in attentions.items()}
     hook = unet.register_forward_pre_hook(clip.begin_evaluation, with_kwargs=True)
     try:

@@ -46,6 +46,8 @@ class CrossFrameVideoPipeline(StableDiffusionControlNetImg2ImgPipeline):
         references: str = "first + previous",
         include_self: bool = False,
         layers: str = "up",
+        start_percent: float = 0.0,
+        end_percent: float = 1.0,
         frame_noise: str = SAME,
         negative_prompt: str | list[str] | None = None,
         prompt_embeds: Tensor | None = None,
@@ -64,7 +66,7 @@ class CrossFrameVideoPipeline(StableDiffusionControlNetImg2ImgPipeline):
         prompt, negative_prompt: one for all frames, or a list with one per frame.
         prompt_embeds, negative_prompt_embeds, latents: tensors with one row for all frames, or
             one per frame.
-        references, include_self, layers: see `cross_frame_attention`.
+        references, include_self, layers, start_percent, end_percent: see `cross_frame_attention`.
         frame_noise: "same for every frame" draws the same random numbers for every frame,
             which keeps texture in place (the generator ends as after one frame);
             "different per frame" lets the generator run on.
@@ -89,7 +91,9 @@ class CrossFrameVideoPipeline(StableDiffusionControlNetImg2ImgPipeline):
         painted, nsfw = [], []
         noise_state = generator.get_state()
         with (
-            cross_frame_attention(self, frames, references, include_self, layers) as clip,
+            cross_frame_attention(
+                self, frames, references, include_self, layers, start_percent, end_percent
+            ) as clip,
             self._one_progress_bar(frames) as progress_bar,
         ):
             for frame in range(frames):

@@ -1,6 +1,5 @@
 """The example workflows on a real server: a real video in, a real video out."""
 
-import importlib.util
 import io
 import json
 import re
@@ -20,6 +19,8 @@ EXAMPLES = {
     "KSampler": "Video restyle.json",
     "CrossFrameKSampler": "Video restyle (frame by frame).json",
 }
+TRY_IT = "1 - Try it (no downloads).json"
+FILES = [TRY_IT, *EXAMPLES.values()]
 FRAMES, STEPS, FPS = 8, 3, 12
 SIZE_IN, SIZE_OUT = (130, 94), (96, 64)  # as a camera may give it; as a model wants it
 SECONDS = FRAMES / FPS
@@ -74,8 +75,12 @@ def write_video(path: Path) -> None:
         container.mux(audio.encode())
 
 
+def read_file(name: str) -> dict:
+    return json.loads((ROOT / "example_workflows" / name).read_text(encoding="utf-8"))
+
+
 def read_example(kind: str) -> dict:
-    return json.loads((ROOT / "example_workflows" / EXAMPLES[kind]).read_text(encoding="utf-8"))
+    return read_file(EXAMPLES[kind])
 
 
 def node_of(workflow: dict, kind: str) -> dict:
@@ -140,6 +145,9 @@ def test_every_node_input_and_output_is_described(object_info):
     nodes = {name: info for name, info in object_info.items() if info["python_module"] == module}
     assert sorted(nodes) == [
         "CrossFrameAttention",
+        "CrossFrameConsistency",
+        "CrossFrameDemoClip",
+        "CrossFrameDemoModel",
         "CrossFrameKSampler",
         "CrossFrameNoise",
         "CrossFrameSampler",
@@ -151,33 +159,30 @@ def test_every_node_input_and_output_is_described(object_info):
         assert info["search_aliases"], name
         assert all(info["output_tooltips"]), name
         assert len(info["output_tooltips"]) == len(info["output"]), name
-        for group in info["input"].values():
-            for key, (_, options) in group.items():
+        for group in ("required", "optional"):
+            for key, (_, options) in info["input"].get(group, {}).items():
                 assert options.get("tooltip"), f"{name}.{key}"
 
 
-@pytest.mark.parametrize("kind", EXAMPLES)
-def test_page_offers_example_with_a_picture(server, kind):
-    name = Path(EXAMPLES[kind]).stem
+@pytest.mark.parametrize("file", FILES)
+def test_page_offers_example_with_a_picture(server, file):
+    name = Path(file).stem
     assert name in server.get("/workflow_templates")[FOLDER]
     address = f"http://{server.address}/api/workflow_templates/{FOLDER}/{quote(name)}.jpg"
     with urllib.request.urlopen(address) as answer:
         assert answer.headers["Content-Type"] == "image/jpeg"
 
 
-@pytest.mark.parametrize("kind", EXAMPLES)
-def test_example_is_what_its_builder_writes(object_info, kind):
-    spec = importlib.util.spec_from_file_location(
-        "build_workflows", ROOT / "tools" / "build_workflows.py"
-    )
-    builder = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(builder)
-    assert builder.build(object_info)[EXAMPLES[kind]] == read_example(kind)
+@pytest.mark.parametrize("file", FILES)
+def test_example_is_what_its_builder_writes(object_info, file):
+    import build_workflows
+
+    assert build_workflows.build(object_info)[file] == read_file(file)
 
 
-@pytest.mark.parametrize("kind", EXAMPLES)
-def test_example_opens_with_known_nodes_only(object_info, kind):
-    for node in read_example(kind)["nodes"]:
+@pytest.mark.parametrize("file", FILES)
+def test_example_opens_with_known_nodes_only(object_info, file):
+    for node in read_file(file)["nodes"]:
         if node["type"] in PAGE_ONLY:
             continue
         info = object_info[node["type"]]
@@ -185,12 +190,12 @@ def test_example_opens_with_known_nodes_only(object_info, kind):
         assert node["properties"]["cnr_id"] == ("crossframe" if pack else "comfy-core")
 
 
-@pytest.mark.parametrize("kind", EXAMPLES)
-def test_example_nodes_do_not_overlap(kind):
+@pytest.mark.parametrize("file", FILES)
+def test_example_nodes_do_not_overlap(file):
     title = 30
     boxes = [
         (x, y - title, x + width, y + height)
-        for node in read_example(kind)["nodes"]
+        for node in read_file(file)["nodes"]
         for (x, y), (width, height) in [(node["pos"], node["size"])]
     ]
     for i, (left, top, right, bottom) in enumerate(boxes):
@@ -216,6 +221,37 @@ def test_example_makes_a_video_of_a_video(server, runs, kind):
     assert len(images) == FRAMES
     assert all(image.std() > 10 for image in images)
     assert heard == pytest.approx(SECONDS, abs=0.1)
+
+
+@pytest.fixture(scope="module")
+def tried(server, object_info):
+    """The example that needs no download, queued as it is."""
+    workflow = read_file(TRY_IT)
+    return server.run(api_prompt(workflow, object_info), workflow)
+
+
+def test_the_first_example_runs_as_it_is(server, tried):
+    import av
+
+    assert tried.end == "execution_success", tried.messages[-1]
+    (file,) = server.outputs(tried, node_of(read_file(TRY_IT), "SaveVideo")["id"])
+    with av.open(str(file)) as container:
+        images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert container.streams.video[0].average_rate == Fraction(FPS)
+    assert len(images) == 32
+    assert images[0].shape == (256, 2 * 256 + 8, 3)
+    assert all(image.std() > 10 for image in images)
+
+
+def test_the_first_example_shows_the_difference(server, tried):
+    near = {}
+    for node in read_file(TRY_IT)["nodes"]:
+        if node["type"] == "CrossFrameConsistency":
+            outputs = server.get(f"/history/{tried.prompt_id}")[tried.prompt_id]["outputs"]
+            (text,) = outputs[str(node["id"])]["text"]
+            near[node["pos"][1]] = float(text.splitlines()[1].split()[1])
+    plain, steady = (near[height] for height in sorted(near))  # the plain branch is above
+    assert plain > 20 * steady
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)

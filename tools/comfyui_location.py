@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +23,15 @@ def find_comfyui() -> Path | None:
         if path is not None and _is_comfyui(path):
             return path
     return None
+
+
+def use_comfyui(path: Path, cpu: bool) -> None:
+    """Make ComfyUI importable in this process, as its main.py would."""
+    sys.path.insert(0, str(path))
+    import comfy.cli_args
+
+    comfy.cli_args.args.cpu = cpu
+    comfy.cli_args.args.disable_api_nodes = True
 
 
 def comfyui_version(path: Path) -> str:

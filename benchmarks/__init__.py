@@ -1,0 +1,1 @@
+"""Measurements; run them with `python tools/module.py benchmarks.<name>`."""

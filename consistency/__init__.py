@@ -1,0 +1,24 @@
+"""How steady a clip is: measures on frames, with exact or with estimated motion. Pure torch."""
+
+from .correspondence import Correspondence, sample
+from .measures import (
+    class_distance,
+    colour_spread,
+    fine_detail,
+    layout_accuracy,
+    mean_colours,
+    warp_error,
+    warp_error_map,
+)
+
+__all__ = [
+    "Correspondence",
+    "class_distance",
+    "colour_spread",
+    "fine_detail",
+    "layout_accuracy",
+    "mean_colours",
+    "sample",
+    "warp_error",
+    "warp_error_map",
+]

@@ -1,0 +1,62 @@
+"""Edit clips of the small world with the demo model in a real ComfyUI, node by node.
+
+ComfyUI must be importable (`comfyui_location.use_comfyui`).
+"""
+
+import torch
+from torch import Tensor
+
+from .edit import DEFAULT, Sampling, Setting
+
+
+@torch.inference_mode()
+def edit_in_comfyui(
+    source: Tensor,
+    prompt: str,
+    seed: int,
+    setting: Setting,
+    sampling: Sampling = DEFAULT,
+    frame_by_frame: bool = False,
+) -> Tensor:
+    """Edit one clip as the graph of the first example does.
+
+    source: (frames, 3, SIZE, SIZE), RGB in 0..1. frame_by_frame: which of the two orders the
+    frames are painted in. Returns the edited frames in the same shape.
+    """
+    from comfy_extras import nodes_custom_sampler as custom
+
+    import nodes
+
+    from ..nodes.attention import CrossFrameAttention
+    from ..nodes.demo import CrossFrameDemoModel
+    from ..nodes.noise import CrossFrameNoise
+    from ..nodes.sampling import CrossFrameSampler
+
+    model, clip, vae, control = CrossFrameDemoModel.execute().args
+    images = source.movedim(1, -1)
+    positive, negative = (nodes.CLIPTextEncode().encode(clip, text)[0] for text in (prompt, ""))
+    positive, negative = nodes.ControlNetApplyAdvanced().apply_controlnet(
+        positive, negative, control, images, 1.0, 0.0, 1.0
+    )
+    if setting.references is not None:
+        (model,) = CrossFrameAttention.execute(
+            model=model,
+            references=setting.references,
+            include_self=setting.include_self,
+            layers=setting.layers,
+            start_percent=setting.start_percent,
+            end_percent=setting.end_percent,
+            frames_per_batch=0,
+        ).args
+    (noise,) = custom.RandomNoise.execute(seed).args
+    (noise,) = CrossFrameNoise.execute(noise, setting.frame_noise).args
+    (guider,) = custom.CFGGuider.execute(model, positive, negative, sampling.guidance).args
+    (sampler,) = custom.KSamplerSelect.execute("ddim").args
+    (sigmas,) = custom.BasicScheduler.execute(
+        model, "normal", sampling.steps, sampling.strength
+    ).args
+    node = CrossFrameSampler if frame_by_frame else custom.SamplerCustomAdvanced
+    (latent,) = nodes.VAEEncode().encode(vae, images)
+    samples = node.execute(noise, guider, sampler, sigmas, latent).args[0]
+    (edited,) = nodes.VAEDecode().decode(vae, samples)
+    return edited.movedim(-1, 1).clone()

@@ -1,0 +1,103 @@
+"""Judge edited clips of the small world against its truth."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .. import consistency
+from . import world
+
+NEAR = 1  # frames apart
+PARTS = 2 * len(world.CLASSES)
+SETTLED = 4  # frames after coming in, from when on a newcomer is looked at
+ENOUGH = 12  # pixels of a part in a frame, to speak of its colour
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What judging needs to know of a clip, made once.
+
+    near, far: exact motion. instance, part: labels of pixels, (frames, SIZE, SIZE).
+    newcomers: classes that no pixel of the first frame shows but later ones do.
+    """
+
+    near: consistency.Correspondence
+    far: consistency.Correspondence
+    instance: Tensor
+    part: Tensor
+    newcomers: tuple[int, ...]
+
+    @classmethod
+    def of(cls, clip: world.Clip, far: int) -> "Truth":
+        """The truth of a clip, with motion 1 and `far` frames apart."""
+        instance, part = world.labels(clip)
+        shown = [set(frame[frame >= 0].div(2, rounding_mode="floor").tolist()) for frame in part]
+        newcomers = set.union(*shown) - shown[0]
+        return cls(
+            world.correspondence(clip, NEAR),
+            world.correspondence(clip, far),
+            instance,
+            part,
+            tuple(sorted(newcomers)),
+        )
+
+
+def judge(frames: Tensor, truth: Truth) -> dict[str, float]:
+    """All measures of one edited clip, (frames, 3, SIZE, SIZE); nan where there is nothing.
+
+    near, far: warp error, squared RGB. spread: of the objects' colours over time, RGB.
+    layout, detail: see `layout_accuracy`, `fine_detail`. newcomer_*: the same warp errors on
+    pixels of newcomers only, and the distance of their colours to the nearest other class.
+    """
+    objects = int(truth.instance.max()) + 1
+    return {
+        "near": _mean(consistency.warp_error(frames, truth.near)),
+        "far": _mean(consistency.warp_error(frames, truth.far)),
+        "spread": _mean(consistency.colour_spread(frames, truth.instance, objects)),
+        "layout": _mean(consistency.layout_accuracy(frames, truth.part, PARTS)),
+        "detail": _mean(consistency.fine_detail(frames)),
+        "newcomer_near": _mean(consistency.warp_error(frames, _newcomers(truth.near, truth))),
+        "newcomer_far": _mean(consistency.warp_error(frames, _newcomers(truth.far, truth))),
+        "newcomer_contrast": _newcomer_contrast(frames, truth),
+    }
+
+
+def diversity(edits: Tensor, truth: Truth) -> float:
+    """How much the look of one clip varies over seeds; edits: (seeds, frames, 3, SIZE, SIZE).
+
+    Unit: RGB, the standard deviation over seeds of each part's mean colour in the clip.
+    """
+    colours = torch.stack(
+        [consistency.mean_colours(frames, truth.part, PARTS).nanmean(dim=0) for frames in edits]
+    )  # (seeds, parts, 3)
+    return _mean(colours.var(dim=0).mean(dim=-1).sqrt())
+
+
+def _newcomers(motion: consistency.Correspondence, truth: Truth) -> consistency.Correspondence:
+    """The part of a motion that newcomers show."""
+    classes = truth.part[motion.earlier].div(2, rounding_mode="floor")
+    wanted = torch.isin(classes, torch.tensor(truth.newcomers, dtype=torch.long))
+    return replace(motion, valid=motion.valid & wanted)
+
+
+def _newcomer_contrast(frames: Tensor, truth: Truth) -> float:
+    """Mean distance of newcomers' colours to the nearest colour of another class."""
+    colours = consistency.mean_colours(frames, truth.part, PARTS)  # (frames, parts, 3)
+    counts = torch.stack([(truth.part == part).sum(dim=(1, 2)) for part in range(PARTS)], dim=1)
+    colours = colours.masked_fill((counts < ENOUGH)[..., None], torch.nan)
+    distances = []
+    for kind in truth.newcomers:
+        part = torch.full((len(frames),), 2 * kind)
+        others = torch.ones(len(frames), PARTS, dtype=torch.bool)
+        others[:, 2 * kind : 2 * kind + 2] = False
+        distance = consistency.class_distance(colours, part, others)
+        seen = (~colours[:, 2 * kind, 0].isnan()).nonzero().flatten()
+        if len(seen):
+            distance = distance.masked_fill(colours[:, 2 * kind, 0].isnan(), torch.nan)
+            distances.append(distance[seen[0] + SETTLED :])
+    return _mean(torch.cat(distances)) if distances else float("nan")
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.nanmean())

@@ -1,0 +1,325 @@
+"""Train the demo model from scratch: `python tools/module.py demo.train`.
+
+Three stages: the autoencoder, the latents of a fixed set of pictures, then U-Net, ControlNet and
+text encoder together. Every stage continues where it was interrupted. All random numbers follow
+from the seed and the iteration, so that going on after an interruption draws the same ones.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (its usual name)
+from diffusers import StableDiffusionControlNetImg2ImgPipeline
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from . import model, world
+from .looks import random_look
+
+WITHOUT_PROMPT = 0.1  # share of pictures trained without prompt, for guidance
+WITHOUT_CONTROL = 0.1  # share of batches trained without ControlNet
+CONTROL_NOISE = 0.02  # standard deviation of noise on hints: videos are compressed
+CLIP_NORM = 1.0  # of gradients
+
+
+def main() -> None:
+    options = parse_options()
+    torch.manual_seed(options.seed)
+    options.work.mkdir(parents=True, exist_ok=True)
+    autoencoder = train_autoencoder(options)
+    latents, hints, prompts = encode_pictures(options, autoencoder)
+    networks = train_networks(options, latents, hints, prompts)
+    export(options, autoencoder, networks)
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, default=Path("build/demo-training"))
+    parser.add_argument("--output", type=Path, default=model.FOLDER)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--pictures", type=int, default=16_000)
+    parser.add_argument("--autoencoder-iterations", type=int, default=1_400)
+    parser.add_argument("--iterations", type=int, default=6_500)
+    return parser.parse_args()
+
+
+def pictures(count: int, seed: int) -> tuple[Tensor, Tensor, list[str]]:
+    """Random pictures and hints, both (count, 3, SIZE, SIZE) in 0..1, and their prompts."""
+    generator = torch.Generator().manual_seed(seed)
+    random = Random(seed)
+    stills = world.random_stills(count, generator)
+    looks, prompts = zip(*(random_look(random) for _ in range(count)))
+    return world.render(stills, torch.stack(looks)), world.render(stills, world.PLAIN), [*prompts]
+
+
+def train_autoencoder(options: argparse.Namespace) -> nn.Module:
+    """Reconstruct pictures, sources among them, through a latent close to a unit Gaussian.
+
+    Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, section 3.1,
+    without the adversarial part. Trained on quarters of pictures, for speed.
+    """
+    autoencoder = model.new_autoencoder().to(options.device)
+    begin_with_averages(autoencoder)
+    total = options.autoencoder_iterations
+    side = world.SIZE // 2
+
+    def loss(iteration: int, generator: torch.Generator) -> Tensor:
+        painted, plain, _ = pictures(options.batch // 4, seed=_seed(options, "vae", iteration))
+        whole = torch.cat((painted, plain[:1]))
+        quarters = whole.unfold(2, side, side).unfold(3, side, side)  # (n, 3, 2, 2, side, side)
+        images = quarters.permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, side, side)
+        images = images.to(options.device) * 2 - 1
+        posterior = autoencoder.encode(images).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(options.device)
+        copies = autoencoder.decode(posterior.mean + posterior.std * noise).sample
+        closeness = F.l1_loss(copies, images) + 2 * F.mse_loss(copies, images)
+        return closeness + 1e-4 * posterior.kl().mean() / posterior.mean[0].numel()
+
+    _train(options, "autoencoder", {"autoencoder": autoencoder}, total, 1e-3, loss)
+    return autoencoder.eval()
+
+
+@torch.no_grad()
+def begin_with_averages(autoencoder: nn.Module) -> None:
+    """Wire the skip path of a fresh autoencoder to average colours and to repeat them.
+
+    From random weights, it takes most of the training to find out that colours have to pass
+    the bottleneck; like this, only the shapes within a latent remain to be learned. Channels 0
+    to 2 carry RGB from end to end. Before each output, normalisation would take the mean level
+    of a picture away, and SiLU what is negative: channel 3 carries a constant to compare with,
+    and a shift keeps all four in SiLU's straight part.
+    """
+    level, shift = 3.0, 4.0
+    colours, reference = [0, 1, 2], 3
+    encoder, decoder = autoencoder.encoder, autoencoder.decoder
+
+    def carry(conv: nn.Module, channels: list[int], taps: tuple[slice, slice]) -> None:
+        """Let a convolution copy channels: the mean of the taps of its kernel."""
+        conv.weight[channels] = 0
+        conv.bias[channels] = 0
+        for channel in channels:
+            kernel = conv.weight[channel, channel]
+            kernel[taps] = 1 / kernel[taps].numel()
+
+    def give_out(norm: nn.Module, conv: nn.Module) -> None:
+        """Let the output be the colours, compared with the constant."""
+        norm.bias[[*colours, reference]] = shift
+        size = norm.num_channels // norm.num_groups
+        spread = level * (size - 1) ** 0.5 / size  # of a group that holds the constant and zeros
+        conv.weight[colours] = 0
+        conv.bias[colours] = level
+        middle = conv.weight[..., conv.kernel_size[0] // 2, conv.kernel_size[1] // 2]
+        for colour in colours:
+            middle[colour, colour], middle[colour, reference] = spread, -spread
+
+    centre = slice(1, 2), slice(1, 2)
+    all_four = [*colours, reference]
+    for name, part in autoencoder.named_modules():
+        if name.endswith(("conv2", "to_out.0")):  # residual branches begin as nothing
+            part.weight.zero_()
+            part.bias.zero_()
+        elif name.endswith("downsamplers.0.conv"):  # padded right and below only
+            carry(part, all_four, (slice(0, 2), slice(0, 2)))
+        elif name.endswith("upsamplers.0.conv"):
+            carry(part, all_four, centre)
+        elif name.endswith(("conv_shortcut", "quant_conv")):
+            carry(part, all_four, (slice(None), slice(None)))
+    for conv in (encoder.conv_in, decoder.conv_in):
+        carry(conv, colours, centre)
+        conv.weight[reference] = 0
+        conv.bias[reference] = level
+    give_out(encoder.conv_norm_out, encoder.conv_out)
+    give_out(decoder.conv_norm_out, decoder.conv_out)
+    spread = slice(model.LATENT_CHANNELS, None)  # little noise, or nothing can be heard
+    autoencoder.quant_conv.weight[spread] *= 0.1
+    autoencoder.quant_conv.bias[spread] = -5.0
+
+
+@torch.no_grad()
+def encode_pictures(
+    options: argparse.Namespace, autoencoder: nn.Module
+) -> tuple[Tensor, Tensor, list[str]]:
+    """The training set: latents scaled to unit variance, hints as bytes, prompts."""
+    file = options.work / f"pictures-{options.pictures}.pt"
+    if not file.exists():
+        latents, hints, prompts = [], [], []
+        for chunk in tqdm(range(options.pictures // 50), desc="encode pictures"):
+            painted, plain, texts = pictures(50, seed=_seed(options, "pictures", chunk))
+            posterior = autoencoder.encode(painted.to(options.device) * 2 - 1).latent_dist
+            latents.append(posterior.mean.half().cpu())
+            hints.append((plain * 255).round().byte())
+            prompts += texts
+        _save((torch.cat(latents), torch.cat(hints), prompts), file)
+    latents, hints, prompts = torch.load(file)
+    scale = 1 / float(latents.float().std())
+    autoencoder.register_to_config(scaling_factor=scale)
+    return latents.float() * scale, hints, prompts
+
+
+def train_networks(
+    options: argparse.Namespace, latents: Tensor, hints: Tensor, prompts: list[str]
+) -> dict[str, nn.Module]:
+    """Train U-Net, ControlNet and text encoder together; return their averaged weights.
+
+    The target is v = alpha noise - sigma latent (Salimans and Ho, Progressive Distillation for
+    Fast Sampling of Diffusion Models, appendix D).
+    """
+    tokenizer = model.new_tokenizer(options.work / "tokenizer")
+    unet = model.new_unet()
+    networks = {
+        "unet": unet,
+        "controlnet": model.new_controlnet(unet),
+        "text_encoder": model.new_text_encoder(tokenizer),
+    }
+    for network in networks.values():
+        network.to(options.device, memory_format=torch.channels_last)
+    unet, controlnet, text_encoder = networks.values()
+    scheduler = model.new_scheduler()
+    tokens = tokenizer(
+        [*prompts, ""], padding="max_length", truncation=True, return_tensors="pt"
+    ).input_ids
+
+    def loss(iteration: int, generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(latents), (options.batch,), generator=generator)
+        clean = latents[rows].to(options.device)
+        noise = torch.randn(clean.shape, generator=generator).to(options.device)
+        times = torch.randint(1000, (options.batch,), generator=generator)
+        hint = hints[rows] / 255
+        hint = hint + CONTROL_NOISE * torch.randn(hint.shape, generator=generator)
+        unprompted = torch.rand(options.batch, generator=generator) < WITHOUT_PROMPT
+        spoken = tokens[torch.where(unprompted, len(prompts), rows)].to(options.device)
+        controlled = torch.rand((), generator=generator) >= WITHOUT_CONTROL
+
+        times = times.to(options.device)
+        noisy = scheduler.add_noise(clean, noise, times)
+        target = scheduler.get_velocity(clean, noise, times)
+        context = text_encoder(spoken).last_hidden_state
+        extras = {}
+        if controlled:
+            down, middle = controlnet(
+                noisy, times, context, hint.to(options.device), return_dict=False
+            )
+            extras["down_block_additional_residuals"] = down
+            extras["mid_block_additional_residual"] = middle
+        return F.mse_loss(unet(noisy, times, context, **extras).sample, target)
+
+    averages = _train(options, "networks", networks, options.iterations, 1e-3, loss)
+    for name, network in networks.items():
+        network.load_state_dict(averages[name])
+    return networks
+
+
+def export(
+    options: argparse.Namespace, autoencoder: nn.Module, networks: dict[str, nn.Module]
+) -> None:
+    """Write the model in half precision, in the layout of a diffusers pipeline."""
+    pipeline = StableDiffusionControlNetImg2ImgPipeline(
+        vae=autoencoder.cpu().half(),
+        tokenizer=model.new_tokenizer(options.work / "tokenizer"),
+        scheduler=model.new_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+        **{name: network.cpu().half() for name, network in networks.items()},
+    )
+    pipeline.save_pretrained(options.output)
+    # Version 4 of transformers reads other names and files than version 5 writes; both read these.
+    model.new_tokenizer(options.output / "tokenizer")
+    text_weights = options.output / "text_encoder" / "model.safetensors"
+    prefix = "text_model."
+    weights = {prefix + name.removeprefix(prefix): w for name, w in load_file(text_weights).items()}
+    save_file(weights, text_weights, metadata={"format": "pt"})
+    print(f"written to {options.output}")
+
+
+def _train(
+    options: argparse.Namespace,
+    name: str,
+    networks: dict[str, nn.Module],
+    total: int,
+    rate: float,
+    loss: Callable[[int, torch.Generator], Tensor],
+) -> dict[str, dict[str, Tensor]]:
+    """Minimise a loss with AdamW and one learning-rate cycle; continue from a checkpoint.
+
+    Returns the networks' weights, averaged over about the last thousand iterations.
+    """
+    parameters = [p for network in networks.values() for p in network.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-2, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total, pct_start=0.05)
+    averages = {key: _copy(network) for key, network in networks.items()}
+    file, start = options.work / f"{name}.pt", 0
+    if file.exists():
+        saved = torch.load(file, map_location=options.device)
+        start, averages = saved["iteration"], saved["averages"]
+        for key, network in networks.items():
+            network.load_state_dict(saved["networks"][key])
+        optimizer.load_state_dict(saved["optimizer"])
+        schedule.load_state_dict(saved["schedule"])
+
+    bar = tqdm(range(start, total), initial=start, total=total, desc=name, mininterval=5)
+    smooth = None
+    for iteration in bar:
+        generator = torch.Generator().manual_seed(_seed(options, name, iteration))
+        value = loss(iteration, generator)
+        value.backward()
+        nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        keep = min(0.999, (1 + iteration) / (10 + iteration))
+        _blend(averages, networks, keep)
+        smooth = value.item() if smooth is None else 0.99 * smooth + 0.01 * value.item()
+        if iteration % 50 == 0:
+            bar.set_postfix(loss=f"{smooth:.4f}")
+        if (iteration + 1) % 500 == 0 or iteration + 1 == total:
+            state = {
+                "iteration": iteration + 1,
+                "networks": {key: network.state_dict() for key, network in networks.items()},
+                "averages": averages,
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+            }
+            _save(state, file)
+    return averages
+
+
+def _copy(network: nn.Module) -> dict[str, Tensor]:
+    return {name: weight.detach().clone() for name, weight in network.state_dict().items()}
+
+
+@torch.no_grad()
+def _blend(
+    averages: dict[str, dict[str, Tensor]], networks: dict[str, nn.Module], keep: float
+) -> None:
+    """Move averaged weights towards the present ones."""
+    for key, network in networks.items():
+        weights = network.state_dict()
+        floating = [name for name, weight in weights.items() if weight.is_floating_point()]
+        torch._foreach_lerp_(
+            [averages[key][name] for name in floating],
+            [weights[name] for name in floating],
+            1 - keep,
+        )
+
+
+def _seed(options: argparse.Namespace, stage: str, number: int) -> int:
+    """A seed of its own for everything that is drawn."""
+    return Random(f"{options.seed} {stage} {number}").getrandbits(48)
+
+
+def _save(value: object, file: Path) -> None:
+    """Write a file whole or not at all."""
+    unfinished = file.with_suffix(".part")
+    torch.save(value, unfinished)
+    unfinished.replace(file)
+
+
+if __name__ == "__main__":
+    main()

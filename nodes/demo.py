@@ -1,0 +1,82 @@
+"""The nodes that give the small model and the clip which come with the pack."""
+
+from comfy_api.latest import InputImpl, io
+
+from ..hosts.comfy.demo_files import CLIP_FILE, FOLDER, check_exists
+from ..hosts.comfy.demo_model import load_demo_model
+from .common import CATEGORY, SEARCH_ALIASES
+
+
+class CrossFrameDemoModel(io.ComfyNode):
+    """Nothing -> MODEL, CLIP, VAE and CONTROL_NET of the demo model."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CrossFrameDemoModel",
+            display_name="Cross-Frame Demo Model",
+            category=CATEGORY,
+            search_aliases=[*SEARCH_ALIASES, "demo model", "example model", "tiny model"],
+            description=(
+                "A tiny model that comes with the pack, to see what cross-frame attention does "
+                "without any download. It paints coloured shapes in pictures of 64 x 64 pixels, "
+                "in seconds even without a graphics card, and works with the stock nodes like "
+                "any checkpoint."
+            ),
+            inputs=[],
+            outputs=[
+                io.Model.Output(
+                    display_name="MODEL",
+                    tooltip="The tiny model, for a Cross-Frame Attention node or a sampler.",
+                ),
+                io.Clip.Output(
+                    display_name="CLIP",
+                    tooltip="Reads prompts, for CLIP Text Encode. It knows moods (warm, cold, "
+                    "pastel, neon, dark), colours, and background, discs, squares, triangles.",
+                ),
+                io.Vae.Output(
+                    display_name="VAE",
+                    tooltip="For VAE Encode and VAE Decode; its latents have a quarter of the "
+                    "picture's width and height.",
+                ),
+                io.ControlNet.Output(
+                    display_name="CONTROL_NET",
+                    tooltip="For Apply ControlNet; its hint is the video itself, as it is.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(*load_demo_model(FOLDER))
+
+
+class CrossFrameDemoClip(io.ComfyNode):
+    """Nothing -> VIDEO, the demo's source clip."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CrossFrameDemoClip",
+            display_name="Cross-Frame Demo Clip",
+            category=CATEGORY,
+            search_aliases=[*SEARCH_ALIASES, "demo video", "example video"],
+            description=(
+                "A short clip of moving shapes that comes with the pack, for the Cross-Frame "
+                "Demo Model. Scale it to 64 x 64 first."
+            ),
+            inputs=[],
+            outputs=[
+                io.Video.Output(
+                    display_name="VIDEO", tooltip="The clip, as Load Video gives a video."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        check_exists(CLIP_FILE, cls.__name__)
+        return io.NodeOutput(InputImpl.VideoFromFile(str(CLIP_FILE)))
+
+
+NODES = [CrossFrameDemoModel, CrossFrameDemoClip]

@@ -1,0 +1,66 @@
+"""What the benchmark of consistency makes of numbers it has measured."""
+
+import csv
+
+import numpy as np
+import pytest
+from crossframe.benchmarks import consistency as benchmark
+
+
+def row(**changes):
+    """The measures of four clips."""
+    values = {name: np.array([1.0, 2.0, 3.0, 4.0]) for name in benchmark.MEASURES}
+    return {**values, **changes}
+
+
+def test_an_interval_holds_the_mean_and_narrows_with_agreement():
+    found = benchmark.interval(np.array([1.0, 2.0, 3.0, 4.0]))
+    assert found.mean == 2.5
+    assert 1 < found.low < 2.5 < found.high < 4
+    same = benchmark.interval(np.full(5, 3.0))
+    assert (same.low, same.mean, same.high) == (3, 3, 3)
+
+
+def test_an_interval_covers_the_truth_as_often_as_it_says():
+    random = np.random.default_rng(1)
+    hits = 0
+    for _ in range(200):
+        found = benchmark.interval(random.normal(5, 2, size=50))
+        hits += found.low <= 5 <= found.high
+    assert 180 <= hits <= 199
+
+
+def test_a_ratio_is_that_of_the_means_over_the_same_clips():
+    plain = np.array([10.0, 20.0, np.nan, 30.0])
+    steady = np.array([1.0, 2.0, 5.0, 3.0])
+    found = benchmark.interval(plain, steady)
+    assert found.mean == pytest.approx(10)
+    assert (found.low, found.high) == pytest.approx((10, 10))
+
+
+def test_what_no_clip_has_is_no_number():
+    assert np.isnan(benchmark.interval(np.full(3, np.nan)).mean)
+
+
+def test_the_table_has_every_setting_and_its_gain(tmp_path):
+    rows = {"plain": row(near=np.full(4, 0.08)), "steady": row(near=np.full(4, 0.001))}
+    table = benchmark.markdown(rows, "plain")
+    plain, steady = table.splitlines()[2:]
+    assert plain.startswith("| plain | 80 (80 to 80)")
+    assert "80.0 (80.0 to 80.0)" in steady
+    benchmark.write_csv(tmp_path / "table.csv", rows)
+    with (tmp_path / "table.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 2 * len(benchmark.MEASURES)
+    assert lines[0] | {"mean": 0} == {
+        "setting": "plain", "measure": "near", "mean": 0, "low": "0.08", "high": "0.08",
+        "clips": "4",
+    }  # fmt: skip
+    benchmark.plot(tmp_path / "plot.png", rows)
+    assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+def test_settings_have_names_of_their_own():
+    names = [setting.name for setting in benchmark.SETTINGS]
+    assert len(set(names)) == len(names)
+    assert benchmark.BASELINE.name in names
