@@ -8,6 +8,8 @@ Finished settings are kept in the output folder, so that an interrupted run cont
 
 import argparse
 import csv
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,41 +25,70 @@ from ..demo.looks import MOODS, describe
 from ..demo.shipped import load_pipeline
 from ..hosts.frame_noise import DIFFERENT, SAME
 
-BASELINE = Setting(frame_noise=DIFFERENT)
-SETTINGS = [
+DIFFUSERS = "diffusers"
+PER_STEP = "ComfyUI, all frames per step"
+PER_FRAME = "ComfyUI, frame by frame"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the tables: a setting, and the host and the order in which it is carried out."""
+
+    setting: Setting
+    order: str = DIFFUSERS
+
+    @property
+    def name(self) -> str:
+        return self.setting.name + ("" if self.order == DIFFUSERS else f" ({self.order})")
+
+
+BASELINE = Row(Setting(frame_noise=DIFFERENT))
+STEADIEST = Setting("first", layers="all", frame_noise=SAME)
+ROWS = [
     BASELINE,
-    Setting(frame_noise=SAME),
+    Row(Setting(frame_noise=SAME)),
     *(
-        Setting(references, include_self, layers, noise)
+        Row(Setting(references, layers=layers, frame_noise=noise))
         for noise in (DIFFERENT, SAME)
-        for references, include_self, layers in (
-            ("first + previous", False, "up"),
-            ("first + previous", False, "all"),
-            ("first + previous", True, "all"),
-            ("first", False, "up"),
-            ("first", False, "all"),
-            ("first", True, "all"),
-            ("previous", False, "all"),
-            ("previous", True, "all"),
+        for references, layers in (
+            ("first + previous", "up"),
+            ("first + previous", "all"),
+            ("first", "all"),
+            ("previous", "all"),
         )
     ),
-    Setting("first", layers="mid + up", frame_noise=SAME),
-    Setting("first", frame_noise=SAME, end_percent=0.5),
-    Setting("first", frame_noise=SAME, start_percent=0.5),
+    *(
+        Row(Setting(references, include_self=True, layers="all", frame_noise=SAME))
+        for references in ("first + previous", "first", "previous")
+    ),
+    Row(Setting("first", layers="up", frame_noise=SAME)),
+    Row(Setting("first", layers="mid + up", frame_noise=SAME)),
+    Row(Setting("first", layers="all", frame_noise=SAME, end_percent=0.5)),
+    Row(Setting("first", layers="all", frame_noise=SAME, start_percent=0.5)),
+    Row(STEADIEST, PER_STEP),
+    Row(STEADIEST, PER_FRAME),
 ]
 RESAMPLES = 2000  # of the clips, for intervals
 MEASURES = {
-    "near": "warp error, 1 apart (x 1000)",
-    "far": "warp error, far apart (x 1000)",
+    "near": "warp error x 1000, 1 apart",
+    "far": "far apart",
     "spread": "colour spread",
+    "newcomer_near": "newcomers' pixels, 1 apart",
+    "newcomer_far": "far apart",
     "layout": "layout accuracy",
     "detail": "fine detail",
     "diversity": "diversity over seeds",
-    "newcomer_near": "newcomers: 1 apart (x 1000)",
-    "newcomer_far": "newcomers: far apart (x 1000)",
-    "newcomer_contrast": "newcomers: contrast",
+    "newcomer_contrast": "newcomers' contrast",
 }
+STEADINESS = ("near", "far", "spread", "newcomer_near", "newcomer_far")
 THOUSANDTHS = ("near", "far", "newcomer_near", "newcomer_far")
+# What steadiness must not be bought with: the share of plain's that has to be left, from and to.
+GUARDS = {
+    "layout": (0.99, math.inf),
+    "detail": (0.95, 1.05),
+    "diversity": (0.95, math.inf),
+    "newcomer_contrast": (0.90, math.inf),
+}
 
 
 def main() -> None:
@@ -65,15 +96,14 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     clips = random_clips(options.clips, options.frames)
     truths = [Truth.of(clip, options.far) for clip in tqdm(clips, desc="truth")]
-    chosen = [setting for setting in SETTINGS if not options.only or setting.name in options.only]
     rows = {}
-    for setting in chosen:
-        edits = edited(options, clips, setting)  # (seeds, clips, frames, 3, SIZE, SIZE)
-        rows[setting.name] = measure(edits, truths)
+    for row in [row for row in ROWS if not options.only or row.name in options.only]:
+        edits = edited(options, clips, row)  # (seeds, clips, frames, 3, SIZE, SIZE)
+        rows[row.name] = measure(edits, truths)
     write_csv(options.output / "consistency.csv", rows)
-    table = markdown(rows, BASELINE.name)
-    (options.output / "consistency.md").write_text(table)
-    print(table)
+    tables = f"{steadiness(rows, BASELINE.name)}\n{guards(rows, BASELINE.name)}"
+    (options.output / "consistency.md").write_text(tables)
+    print(tables)
     plot(options.output / "consistency.png", rows)
 
 
@@ -81,13 +111,13 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("build/consistency"))
     parser.add_argument("--clips", type=int, default=50)
-    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--frames", type=int, default=10)
     parser.add_argument("--far", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--together", type=int, default=10, help="clips in one batch")
-    parser.add_argument("--only", nargs="*", help="names of settings")
-    parser.add_argument("--steps", type=int, default=Sampling.steps)
-    parser.add_argument("--guidance", type=float, default=Sampling.guidance)
+    parser.add_argument("--only", nargs="*", help="names of rows")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--strength", type=float, default=Sampling.strength)
     return parser.parse_args()
 
@@ -98,25 +128,62 @@ def random_clips(count: int, frames: int) -> list[world.Clip]:
     return [world.random_clip(frames, generator) for _ in range(count)]
 
 
-def edited(options: argparse.Namespace, clips: list[world.Clip], setting: Setting) -> Tensor:
+def edited(options: argparse.Namespace, clips: list[world.Clip], row: Row) -> Tensor:
     """Edits of all clips with all seeds: (seeds, clips, frames, 3, SIZE, SIZE)."""
-    file = options.output / f"{setting.name.replace(' ', '_')}.pt"
+    file = options.output / f"{row.name.replace(' ', '_')}.pt"
     if not file.exists():
-        pipeline = load_pipeline()
-        sampling = Sampling(options.steps, options.strength, options.guidance)
         moods = list(MOODS)
         prompts = [describe(moods[number % len(moods)], {}) for number in range(len(clips))]
         sources = torch.stack([world.render(clip, world.PLAIN) for clip in clips])
+        sampling = Sampling(options.steps, options.strength, options.guidance)
+        paint = painter(options, row, sampling)
         edits = []
         for seed in range(options.seeds):
-            for start in range(0, len(clips), options.together):
-                part = slice(start, start + options.together)
-                seeds = [1000 * seed + number for number in range(len(clips))[part]]
-                done = edit(pipeline, sources[part], prompts[part], seeds, setting, sampling)
-                edits.append((done * 255).round().byte())
-        whole = torch.cat(edits).unflatten(0, (options.seeds, len(clips)))
-        torch.save(whole, file)
+            seeds = [1000 * seed + number for number in range(len(clips))]
+            edits.append((paint(sources, prompts, seeds) * 255).round().byte())
+        torch.save(torch.stack(edits), file)
     return torch.load(file).float() / 255
+
+
+def painter(
+    options: argparse.Namespace, row: Row, sampling: Sampling
+) -> Callable[[Tensor, list[str], list[int]], Tensor]:
+    """A function that edits clips, (clips, frames, 3, h, w), given a prompt and a seed for each."""
+    if row.order == DIFFUSERS:
+        pipeline = load_pipeline()
+
+        def paint(sources: Tensor, prompts: list[str], seeds: list[int]) -> Tensor:
+            starts = range(0, len(sources), options.together)
+            parts = [slice(start, start + options.together) for start in starts]
+            return torch.cat(
+                [
+                    edit(pipeline, sources[p], prompts[p], seeds[p], row.setting, sampling)
+                    for p in parts
+                ]
+            )
+
+        return paint
+
+    from comfyui_location import find_comfyui, use_comfyui
+
+    path = find_comfyui()
+    if path is None:
+        raise SystemExit(f"row {row.name!r} needs ComfyUI: set COMFYUI_PATH, or choose with --only")
+    use_comfyui(path, cpu=not torch.cuda.is_available())
+    from ..demo.in_comfyui import edit_in_comfyui, load_in_comfyui
+
+    demo = load_in_comfyui()
+
+    def paint_in_comfyui(sources: Tensor, prompts: list[str], seeds: list[int]) -> Tensor:
+        clips = tqdm(list(zip(sources, prompts, seeds)), desc=row.name, unit="clip")
+        return torch.stack(
+            [
+                edit_in_comfyui(demo, *clip, row.setting, sampling, row.order == PER_FRAME)
+                for clip in clips
+            ]
+        )
+
+    return paint_in_comfyui
 
 
 def measure(edits: Tensor, truths: list[Truth]) -> dict[str, np.ndarray]:
@@ -163,26 +230,47 @@ def write_csv(file: Path, rows: dict[str, dict[str, np.ndarray]]) -> None:
                 writer.writerow([setting, name, found.mean, found.low, found.high, count])
 
 
-def markdown(rows: dict[str, dict[str, np.ndarray]], baseline: str) -> str:
-    """A table of all settings; below the error, how many times smaller it is than the baseline."""
-    lines = [
-        "| setting | " + " | ".join(MEASURES.values()) + " | gain near | gain far |",
-        "|---" * (len(MEASURES) + 3) + "|",
-    ]
+def steadiness(rows: dict[str, dict[str, np.ndarray]], baseline: str) -> str:
+    """A table of the errors, and of how many times smaller they are than the baseline's."""
+    heads = ["setting", *(MEASURES[name] for name in STEADINESS), "gain, 1 apart", "far apart"]
+    lines = []
+    for setting, measures in rows.items():
+        cells = [
+            _cell(interval(measures[name]), 1000 if name in THOUSANDTHS else 1)
+            for name in STEADINESS
+        ]
+        cells += [
+            _cell(interval(rows[baseline][name], measures[name])) if baseline in rows else ""
+            for name in ("near", "far")
+        ]
+        lines.append([setting, *cells])
+    return _table(heads, lines)
+
+
+def guards(rows: dict[str, dict[str, np.ndarray]], baseline: str) -> str:
+    """A table of what is left of the baseline's guards, in percent; bold where that is enough."""
+    if baseline not in rows:
+        return ""
+    heads = ["percent of plain's", *(MEASURES[name] for name in GUARDS)]
+    lines = []
     for setting, measures in rows.items():
         cells = []
-        for name in MEASURES:
-            found, scale = interval(measures[name]), 1000 if name in THOUSANDTHS else 1
-            mean, low, high = (f"{scale * v:.3g}" for v in (found.mean, found.low, found.high))
-            cells.append(f"{mean} ({low} to {high})")
-        for name in ("near", "far"):
-            if baseline in rows:
-                gain = interval(rows[baseline][name], measures[name])
-                cells.append(f"{gain.mean:.1f} ({gain.low:.1f} to {gain.high:.1f})")
-            else:
-                cells.append("")
-        lines.append(f"| {setting} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        for name, (least, most) in GUARDS.items():
+            left = interval(measures[name], rows[baseline][name])
+            mark = "**" if least <= left.mean <= most else ""
+            cells.append(f"{mark}{_cell(left, 100)}{mark}")
+        lines.append([setting, *cells])
+    return _table(heads, lines)
+
+
+def _cell(found: Interval, scale: float = 1) -> str:
+    mean, low, high = (f"{scale * value:#.3g}" for value in (found.mean, found.low, found.high))
+    return f"{mean.rstrip('.')} ({low.rstrip('.')} to {high.rstrip('.')})"
+
+
+def _table(heads: list[str], lines: list[list[str]]) -> str:
+    rows = [heads, ["---"] * len(heads), *lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def plot(file: Path, rows: dict[str, dict[str, np.ndarray]]) -> None:

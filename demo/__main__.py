@@ -56,10 +56,11 @@ def edit_with_comfyui(source: Tensor, options: argparse.Namespace) -> dict[str, 
         sys.exit("no ComfyUI found: set COMFYUI_PATH, or leave out HOST=comfyui")
     use_comfyui(path, cpu=not torch.cuda.is_available())
     print(f"ComfyUI {comfyui_version(path)} at {path}")
-    from .in_comfyui import edit_in_comfyui
+    from .in_comfyui import edit_in_comfyui, load_in_comfyui
 
+    demo = load_in_comfyui()
     return {
-        name: edit_in_comfyui(source, options.prompt, options.seed, setting)
+        name: edit_in_comfyui(demo, source, options.prompt, options.seed, setting)
         for name, setting in SETTINGS.items()
     }
 

@@ -10,7 +10,16 @@ from .edit import DEFAULT, Sampling, Setting
 
 
 @torch.inference_mode()
+def load_in_comfyui() -> tuple:
+    """Load the demo model once: (MODEL, CLIP, VAE, CONTROL_NET)."""
+    from ..nodes.demo import CrossFrameDemoModel
+
+    return CrossFrameDemoModel.execute().args
+
+
+@torch.inference_mode()
 def edit_in_comfyui(
+    demo: tuple,
     source: Tensor,
     prompt: str,
     seed: int,
@@ -20,19 +29,19 @@ def edit_in_comfyui(
 ) -> Tensor:
     """Edit one clip as the graph of the first example does.
 
-    source: (frames, 3, SIZE, SIZE), RGB in 0..1. frame_by_frame: which of the two orders the
-    frames are painted in. Returns the edited frames in the same shape.
+    demo: what `load_in_comfyui` returns. source: (frames, 3, SIZE, SIZE), RGB in 0..1.
+    frame_by_frame: which of the two orders the frames are painted in. Returns the edited frames
+    in the same shape.
     """
     from comfy_extras import nodes_custom_sampler as custom
 
     import nodes
 
     from ..nodes.attention import CrossFrameAttention
-    from ..nodes.demo import CrossFrameDemoModel
     from ..nodes.noise import CrossFrameNoise
     from ..nodes.sampling import CrossFrameSampler
 
-    model, clip, vae, control = CrossFrameDemoModel.execute().args
+    model, clip, vae, control = demo
     images = source.movedim(1, -1)
     positive, negative = (nodes.CLIPTextEncode().encode(clip, text)[0] for text in (prompt, ""))
     positive, negative = nodes.ControlNetApplyAdvanced().apply_controlnet(

@@ -2,7 +2,9 @@
 
 Same structure as Stable Diffusion 1.x (U-Net with self- and cross-attention in down, mid and up
 blocks, ControlNet, autoencoder, CLIP text encoder), but narrow, for 64 x 64 pixels, with an
-autoencoder that shrinks by 4. Like Stable Diffusion 2.x it predicts v.
+autoencoder that shrinks by 2, so that patterns a few pixels wide survive it. The U-Net's finest
+level has no attention: it would cost as much as everything else. Like Stable Diffusion 2.x the
+model predicts v.
 """
 
 import json
@@ -16,7 +18,7 @@ from .world import SIZE
 
 FOLDER = Path(__file__).parent / "model"
 LATENT_CHANNELS = 4
-SHRINK = 4  # pixels per latent, each axis
+SHRINK = 2  # pixels per latent, each axis
 PROMPT_TOKENS = 24
 PROMPT_CHANNELS = 64
 NORM_GROUPS = 8
@@ -25,9 +27,9 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 def new_autoencoder() -> AutoencoderKL:
     return AutoencoderKL(
-        block_out_channels=(32, 32, 64),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
         layers_per_block=1,
         norm_num_groups=NORM_GROUPS,
         latent_channels=LATENT_CHANNELS,
@@ -41,10 +43,10 @@ def new_unet() -> UNet2DConditionModel:
         sample_size=SIZE // SHRINK,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        block_out_channels=(64, 96),
+        block_out_channels=(32, 64, 96),
         layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D",) * 2,
-        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=4,  # diffusers' name for the number of heads
         cross_attention_dim=PROMPT_CHANNELS,
         norm_num_groups=NORM_GROUPS,
@@ -53,7 +55,7 @@ def new_unet() -> UNet2DConditionModel:
 
 def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
     return ControlNetModel.from_unet(
-        unet, conditioning_embedding_out_channels=(16, 32, 32), load_weights_from_unet=False
+        unet, conditioning_embedding_out_channels=(16, 32), load_weights_from_unet=False
     )
 
 

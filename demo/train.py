@@ -44,8 +44,8 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--pictures", type=int, default=16_000)
-    parser.add_argument("--autoencoder-iterations", type=int, default=1_400)
-    parser.add_argument("--iterations", type=int, default=6_500)
+    parser.add_argument("--autoencoder-iterations", type=int, default=1_000)
+    parser.add_argument("--iterations", type=int, default=7_500)
     return parser.parse_args()
 
 

@@ -36,7 +36,7 @@ class CrossFrameDemoModel(io.ComfyNode):
                 ),
                 io.Vae.Output(
                     display_name="VAE",
-                    tooltip="For VAE Encode and VAE Decode; its latents have a quarter of the "
+                    tooltip="For VAE Encode and VAE Decode; its latents have half the "
                     "picture's width and height.",
                 ),
                 io.ControlNet.Output(

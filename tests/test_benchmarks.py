@@ -42,12 +42,11 @@ def test_what_no_clip_has_is_no_number():
     assert np.isnan(benchmark.interval(np.full(3, np.nan)).mean)
 
 
-def test_the_table_has_every_setting_and_its_gain(tmp_path):
+def test_the_tables_have_every_setting_and_its_gain(tmp_path):
     rows = {"plain": row(near=np.full(4, 0.08)), "steady": row(near=np.full(4, 0.001))}
-    table = benchmark.markdown(rows, "plain")
-    plain, steady = table.splitlines()[2:]
-    assert plain.startswith("| plain | 80 (80 to 80)")
-    assert "80.0 (80.0 to 80.0)" in steady
+    plain, steady = benchmark.steadiness(rows, "plain").splitlines()[2:]
+    assert plain.startswith("| plain | 80.0 (80.0 to 80.0) |")
+    assert steady.endswith("| 80.0 (80.0 to 80.0) | 1.00 (1.00 to 1.00) |")
     benchmark.write_csv(tmp_path / "table.csv", rows)
     with (tmp_path / "table.csv").open() as file:
         lines = list(csv.DictReader(file))
@@ -60,7 +59,29 @@ def test_the_table_has_every_setting_and_its_gain(tmp_path):
     assert (tmp_path / "plot.png").stat().st_size > 1000
 
 
-def test_settings_have_names_of_their_own():
-    names = [setting.name for setting in benchmark.SETTINGS]
+@pytest.mark.parametrize(
+    ("name", "share", "kept"),
+    [
+        ("layout", 0.995, True),
+        ("layout", 0.98, False),
+        ("layout", 1.2, True),
+        ("detail", 0.94, False),
+        ("detail", 1.06, False),
+        ("detail", 1.04, True),
+        ("diversity", 0.94, False),
+        ("newcomer_contrast", 0.91, True),
+        ("newcomer_contrast", 0.89, False),
+    ],
+)
+def test_a_guard_that_is_kept_is_bold(name, share, kept):
+    plain = row()
+    lines = benchmark.guards({"plain": plain, "x": row(**{name: share * plain[name]})}, "plain")
+    cell = lines.splitlines()[3].split(" | ")[1 + list(benchmark.GUARDS).index(name)]
+    assert cell.strip(" |").startswith("**") == kept
+    assert f"{100 * share:.3g}" in cell
+
+
+def test_rows_have_names_of_their_own():
+    names = [row.name for row in benchmark.ROWS]
     assert len(set(names)) == len(names)
     assert benchmark.BASELINE.name in names

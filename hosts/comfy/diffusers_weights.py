@@ -35,19 +35,23 @@ def shrink(channels: Sequence) -> int:
 
 
 def unet_settings(config: Mapping, dtype: torch.dtype) -> dict:
-    """ComfyUI's settings of a U-Net or of a ControlNet with attention at every level."""
-    levels, layers = len(config["block_out_channels"]), config["layers_per_block"]
-    depth = config["transformer_layers_per_block"]
+    """ComfyUI's settings of a U-Net, or of the ControlNet of one.
+
+    The way up is taken to have attention at the same levels as the way down.
+    """
+    layers, depth = config["layers_per_block"], config["transformer_layers_per_block"]
+    blocks = config["down_block_types"]  # finest level first, as in ComfyUI's lists
+    depths = [depth if block == "CrossAttnDownBlock2D" else 0 for block in blocks]
     return {
         "image_size": 32,  # not used
         "in_channels": config["in_channels"],
         "out_channels": config.get("out_channels"),  # a ControlNet has none
         "model_channels": config["block_out_channels"][0],
         "channel_mult": channel_factors(config),
-        "num_res_blocks": [layers] * levels,
-        "transformer_depth": [depth] * layers * levels,
+        "num_res_blocks": [layers] * len(blocks),
+        "transformer_depth": [level for level in depths for _ in range(layers)],
         "transformer_depth_middle": depth,
-        "transformer_depth_output": [depth] * (layers + 1) * levels,
+        "transformer_depth_output": [level for level in depths for _ in range(layers + 1)],
         "num_heads": config["attention_head_dim"],  # in spite of its name, their number
         "num_head_channels": -1,
         "context_dim": config["cross_attention_dim"],

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 FRAMES = 5
 PIXELS = 64
+LATENTS = PIXELS // builders.SHRINK
 STRENGTH = 0.7
 CFG = 2.0
 POSITIVE, NEGATIVE = "a neon drawing with red discs", "a dark drawing"
@@ -155,7 +156,7 @@ def test_autoencoder(pipeline, demo, video):
     vae, (frames, _) = demo[2], video
     (latent,) = nodes.VAEEncode().encode(vae, frames)
     posterior = pipeline.vae.encode(frames.movedim(-1, 1) * 2 - 1).latent_dist
-    assert latent["samples"].shape == (FRAMES, 4, PIXELS // builders.SHRINK, PIXELS // 4)
+    assert latent["samples"].shape == (FRAMES, 4, LATENTS, LATENTS)
     assert tiny.error(latent["samples"], posterior.mean) < 1e-4
 
     (pictures,) = nodes.VAEDecode().decode(vae, latent)
@@ -170,10 +171,10 @@ def test_autoencoder_on_other_sizes_and_in_tiles(demo):
     vae = demo[2]
     frames = tiny.images(2, size=9)[:, :71, :69]  # 71 x 69 pixels
     (latent,) = nodes.VAEEncode().encode(vae, frames)
-    assert latent["samples"].shape == (2, 4, 17, 17)
+    assert latent["samples"].shape == (2, 4, 35, 34)
     (pictures,) = nodes.VAEDecode().decode(vae, latent)
     (tiled,) = nodes.VAEDecodeTiled().decode(vae, latent, tile_size=512, overlap=64)
-    assert pictures.shape == tiled.shape == (2, 68, 68, 3)
+    assert pictures.shape == tiled.shape == (2, 70, 68, 3)
     assert tiny.error(tiled, pictures) < 1e-4
     (tiled_latent,) = nodes.VAEEncodeTiled().encode(vae, frames, tile_size=512, overlap=64)
     assert tiny.error(tiled_latent["samples"], latent["samples"]) < 1e-4
@@ -192,7 +193,7 @@ def test_an_empty_latent_has_the_size_of_its_picture(demo):
 def network_inputs(pipeline):
     """(x, prompts, hints) for a batch of 2."""
     generator = torch.Generator().manual_seed(3)
-    x = torch.randn(2, 4, 16, 16, generator=generator)
+    x = torch.randn(2, 4, LATENTS, LATENTS, generator=generator)
     prompts = torch.cat([embedding(pipeline, POSITIVE), embedding(pipeline, NEGATIVE)])
     return x, prompts, torch.rand(2, 3, PIXELS, PIXELS, generator=generator)
 
