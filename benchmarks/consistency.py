@@ -39,6 +39,7 @@ class Row:
 
     @property
     def name(self) -> str:
+        """What the tables call it."""
         return self.setting.name + ("" if self.order == DIFFUSERS else f" ({self.order})")
 
 
