@@ -49,6 +49,25 @@ class Correspondence:
             self.valid[mine] & (seen > 0.999) & inside(points + onward),
         )
 
+    def and_also(self, others: Correspondence) -> Correspondence:
+        """These pairs and others."""
+        return Correspondence(
+            torch.cat((self.earlier, others.earlier)),
+            torch.cat((self.later, others.later)),
+            torch.cat((self.points, others.points)),
+            torch.cat((self.valid, others.valid)),
+        )
+
+    def last(self, count: int) -> Correspondence:
+        """The last pairs, at most `count` of them."""
+        return self.where(torch.arange(len(self)) >= len(self) - count)
+
+    def where(self, chosen: Tensor) -> Correspondence:
+        """Some of the pairs. chosen: (pairs,), bool."""
+        return Correspondence(
+            self.earlier[chosen], self.later[chosen], self.points[chosen], self.valid[chosen]
+        )
+
 
 def pixel_grid(like: Tensor) -> Tensor:
     """Centres of all pixels for points of shape (..., height, width, 2): (height, width, 2)."""

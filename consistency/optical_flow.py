@@ -20,49 +20,46 @@ SAME_COLOUR = 0.06  # by how much the source itself may differ between a point a
 CALM = 0.1  # how much colours may differ around either: steeper edges are not compared
 
 
-def estimate_motion(source: Tensor, progress: Callable[[], None] = lambda: None) -> Correspondence:
-    """Estimate the motion between every two neighbouring frames of a source video.
+def follow_motion(
+    source: Tensor, farthest: int, progress: Callable[[], None] = lambda: None
+) -> Iterator[Correspondence]:
+    """Follow the points of a source video; yield, for each frame but the first, what leads to it.
 
-    source: (frames, 3, height, width), RGB in 0..1. progress: called after each pair.
-    A point is valid if the way back leads to where it came from (forward-backward check of
-    Sundaram, Brox and Keutzer, Dense Point Trajectories by GPU-accelerated Large Displacement
-    Optical Flow, 2010), if it lies on the picture, and if the source has the same colour at
-    both ends and all around them: at edges, sampling would mix what moves differently.
+    source: (frames, 3, height, width), RGB in 0..1. farthest: frames that a point is followed.
+    progress: called after each pair of neighbouring frames. What is yielded for a frame has
+    one pair for each of the `farthest` frames before it, so memory does not grow with the clip.
     """
-    pairs = len(source) - 1
-    grey = _small(source.mean(dim=1, keepdim=True))[:, 0].cpu().double().numpy()
-    height, width = source.shape[-2:]
-    size = height, width
-    forth, back = [], []
-    for number in range(pairs):
-        forth.append(_flow(grey[number], grey[number + 1], size))
-        back.append(_flow(grey[number + 1], grey[number], size))
+    trails: Correspondence | None = None
+    for frame in range(1, len(source)):
+        step = estimate_motion(source[frame - 1], source[frame], frame - 1)
         progress()
-    flow = torch.stack(forth).to(source)  # (pairs, h, w, 2)
+        trails = step if trails is None else trails.then(step).and_also(step)
+        trails = trails.last(farthest)
+        yield trails
+
+
+def estimate_motion(here: Tensor, there: Tensor, number: int = 0) -> Correspondence:
+    """Estimate the motion between two neighbouring frames, (3, height, width), RGB in 0..1.
+
+    Returns one pair, frames `number` and `number + 1`. A point is valid if the way back leads
+    to where it came from (forward-backward check of Sundaram, Brox and Keutzer, Dense Point
+    Trajectories by GPU-accelerated Large Displacement Optical Flow, 2010), if it lies on the
+    picture, and if the source has the same colour at both ends and all around them: at edges,
+    sampling would mix what moves differently.
+    """
+    pair = torch.stack((here, there))  # (2, 3, h, w)
+    grey = _small(pair.mean(dim=1, keepdim=True))[:, 0].cpu().double().numpy()
+    flow = _flow(grey[0], grey[1], pair.shape[-2:])[None].to(pair)  # (1, h, w, 2)
+    back = _flow(grey[1], grey[0], pair.shape[-2:])[None].to(pair)
     points = pixel_grid(flow) + flow
-    returned = flow + sample(torch.stack(back).to(source).permute(0, 3, 1, 2), points).permute(
-        0, 2, 3, 1
-    )
+    returned = flow + sample(back.permute(0, 3, 1, 2), points).permute(0, 2, 3, 1)
     tolerance = ROUND_TRIP + ROUND_TRIP_SHARE * flow.norm(dim=-1)
-    numbers = torch.arange(pairs)
     valid = (returned.norm(dim=-1) < tolerance) & inside(points)
-    motion = Correspondence(numbers, numbers + 1, points, valid)
-    return _where_colours_agree(source, motion)
+    valid &= _colours_agree(pair, points)
+    return Correspondence(torch.tensor([number]), torch.tensor([number + 1]), points, valid)
 
 
-def motions_apart(
-    neighbours: Correspondence, lags: Sequence[int]
-) -> Iterator[tuple[int, Correspondence]]:
-    """Follow points through the motion between neighbours; yield (lag, motion), lags rising."""
-    motion = neighbours
-    for lag in range(1, max(lags) + 1):
-        if lag > 1:
-            motion = motion.then(neighbours)
-        if lag in lags:
-            yield lag, motion
-
-
-def _flow(here: np.ndarray, there: np.ndarray, size: tuple[int, int]) -> Tensor:
+def _flow(here: np.ndarray, there: np.ndarray, size: Sequence[int]) -> Tensor:
     """The flow between two grey pictures, in pixels of a picture of `size`: (*size, 2)."""
     from skimage.registration import optical_flow_tvl1
 
@@ -71,18 +68,22 @@ def _flow(here: np.ndarray, there: np.ndarray, size: tuple[int, int]) -> Tensor:
     )
     flow = torch.from_numpy(np.stack((right, down)))[None]  # (1, 2, h, w)
     factors = torch.tensor([size[1] / here.shape[1], size[0] / here.shape[0]])
-    enlarged = torch.nn.functional.interpolate(flow, size, mode="bilinear", align_corners=False)
+    enlarged = torch.nn.functional.interpolate(
+        flow, tuple(size), mode="bilinear", align_corners=False
+    )
     return enlarged[0].permute(1, 2, 0) * factors
 
 
-def _where_colours_agree(source: Tensor, motion: Correspondence) -> Correspondence:
-    """Compare only where the source shows one colour around a pixel and around its point."""
-    rough = _contrast(source)  # (frames, h, w)
-    moved = sample(source[motion.later], motion.points)
-    rough_there = sample(rough[motion.later][:, None], motion.points)[:, 0]
-    same = (source[motion.earlier] - moved).abs().amax(dim=1) < SAME_COLOUR
-    calm = (rough[motion.earlier] < CALM) & (rough_there < CALM)
-    return Correspondence(motion.earlier, motion.later, motion.points, motion.valid & same & calm)
+def _colours_agree(pair: Tensor, points: Tensor) -> Tensor:
+    """Where a pair of frames shows one and the same colour around a pixel and around its point.
+
+    pair: (2, 3, h, w). points: (1, h, w, 2). Returns (1, h, w), bool.
+    """
+    rough = _contrast(pair)  # (2, h, w)
+    moved = sample(pair[1:], points)
+    rough_there = sample(rough[1:, None], points)[:, 0]
+    same = (pair[:1] - moved).abs().amax(dim=1) < SAME_COLOUR
+    return same & (rough[:1] < CALM) & (rough_there < CALM)
 
 
 def _contrast(frames: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from .measures import warp_error, warp_error_map
-from .optical_flow import estimate_motion, motions_apart
+from .optical_flow import follow_motion
 
 PLOT_SIZE = 512, 320  # width and height in pixels
 MARGIN = 56, 32  # of the plot, in pixels
@@ -45,16 +45,27 @@ def report(
 ) -> Report:
     """Measure an edited video against the motion of its source.
 
-    edited, source: (frames, 3, height, width), RGB in 0..1, of one shape. lags: frames apart,
-    smaller than the number of frames. progress: called once per pair of neighbouring frames.
+    edited, source: (frames, 3, height, width), RGB in 0..1, of one shape. lags: frames apart, 1
+    among them for the heat, all smaller than the number of frames. progress: called once per
+    pair of neighbouring frames.
     """
-    neighbours = estimate_motion(source, progress)
-    errors, compared = {}, {}
-    for lag, motion in motions_apart(neighbours, lags):
-        errors[lag] = float(warp_error(edited, motion).nanmean())
-        compared[lag] = float(motion.valid.float().mean())
-    heat = warp_error_map(edited, neighbours).sqrt()
-    return Report(errors, compared, torch.cat((heat, torch.zeros_like(heat[:1]))))
+    errors: dict[int, list[Tensor]] = {lag: [] for lag in lags}
+    compared: dict[int, list[Tensor]] = {lag: [] for lag in lags}
+    heat = torch.zeros_like(edited[:, 0])  # (frames, h, w)
+    for motion in follow_motion(source, max(lags), progress):
+        for lag in lags:
+            pair = motion.where(motion.later - motion.earlier == lag)
+            if len(pair) == 0:  # not so many frames have come yet
+                continue
+            errors[lag].append(warp_error(edited, pair))
+            compared[lag].append(pair.valid.float().mean(dim=(1, 2)))
+            if lag == 1:
+                heat[pair.earlier] = warp_error_map(edited, pair).sqrt()
+    return Report(
+        {lag: float(torch.cat(found).nanmean()) for lag, found in errors.items()},
+        {lag: float(torch.cat(shares).mean()) for lag, shares in compared.items()},
+        heat,
+    )
 
 
 def heat_map(edited: Tensor, heat: Tensor) -> Tensor:

@@ -1,11 +1,14 @@
 """The measures, on frames whose faults are known."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 from crossframe import consistency
 from crossframe.consistency.correspondence import inside, pixel_grid
+from crossframe.consistency.optical_flow import estimate_motion, follow_motion
+from crossframe.demo import world
 
 SIZE = 16
 
@@ -131,3 +134,27 @@ def test_distance_to_the_nearest_other_colour():
     assert distance.tolist() == pytest.approx([0.3, math.sqrt(3)])
     alone = consistency.class_distance(colours, torch.tensor([0, 0]), torch.zeros(2, 3).bool())
     assert alone.isnan().all()
+
+
+def small_world(frames):
+    """A source video: a clip of the demo's world."""
+    clip = world.random_clip(frames, torch.Generator().manual_seed(0))
+    return world.render(clip, world.PLAIN)
+
+
+def test_following_step_by_step_is_composing_all_at_once():
+    """What is yielded for a frame leads to it from each of the frames before it."""
+    source = small_world(5)
+    steps = [estimate_motion(a, b, n) for n, (a, b) in enumerate(pairwise(source))]
+    found = list(follow_motion(source, 3))
+    assert [motion.later.unique().tolist() for motion in found] == [[1], [2], [3], [4]]
+    assert found[3].earlier.tolist() == [1, 2, 3]
+    whole = steps[1].then(steps[2]).then(steps[3])
+    assert torch.equal(found[3].points[0], whole.points[0])
+    assert torch.equal(found[3].valid[0], whole.valid[0])
+    assert whole.valid.float().mean() > 0.3
+
+
+def test_no_more_is_remembered_than_the_farthest_pairs():
+    source = small_world(8)
+    assert [len(motion) for motion in follow_motion(source, 2)] == [1, 2, 2, 2, 2, 2, 2]

@@ -52,14 +52,14 @@ def check_clips(edited: Tensor, source: Tensor, far: int) -> None:
         raise BadInputError(
             NODE,
             "source",
-            f"has {_described(source)}, edited has {_described(edited)}",
+            f"has {_described(source)}, edited has {_described(edited)}.",
             "Give both videos the same frames in the same size (ImageScale).",
         )
     if len(edited) <= far:
         raise BadInputError(
             NODE,
             "far",
-            f"is {far}, but the video has only {len(edited)} frames",
+            f"is {far}, but the video has only {len(edited)} frames.",
             f"Choose at most {max(len(edited) - 1, 1)}, or give a longer video.",
         )
 
