@@ -49,7 +49,7 @@ class Sampling:
     """What all rows of a table have in common."""
 
     steps: int = 16
-    strength: float = 0.95
+    strength: float = 1.0
     guidance: float = 1.5
 
 

@@ -158,3 +158,22 @@ def test_following_step_by_step_is_composing_all_at_once():
 def test_no_more_is_remembered_than_the_farthest_pairs():
     source = small_world(8)
     assert [len(motion) for motion in follow_motion(source, 2)] == [1, 2, 2, 2, 2, 2, 2]
+
+
+def test_estimated_motion_is_the_true_one():
+    """On what moves: most of it is followed, and along the true way in both directions."""
+    clip = world.random_clip(6, torch.Generator().manual_seed(0))
+    source, exact = world.render(clip, world.PLAIN), world.correspondence(clip, 1)
+    true = exact.points - pixel_grid(exact.points)  # (pairs, h, w, 2)
+    moving = exact.valid & (true.norm(dim=-1) > 0.7)
+    followed, ways = [], []
+    for number, (here, there) in enumerate(pairwise(source)):
+        found = estimate_motion(here, there, number)
+        both = found.valid[0] & moving[number]
+        followed.append(both.sum() / moving[number].sum())
+        way = found.points[0] - pixel_grid(found.points)
+        ways.append(torch.cat((true[number][both], way[both]), dim=1))  # (n, 4)
+    assert torch.stack(followed).mean() > 0.5
+    correlation = torch.corrcoef(torch.cat(ways).T)
+    assert correlation[0, 2] > 0.75, correlation
+    assert correlation[1, 3] > 0.75, correlation

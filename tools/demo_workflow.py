@@ -131,7 +131,7 @@ def _add_branch(graph: Graph, branch: str, model: str, y: int) -> None:
         cfg=1.5,
         sampler_name="ddim",
         scheduler="normal",
-        denoise=0.95,
+        denoise=1.0,
     )
     graph.node(
         f"{branch} images",

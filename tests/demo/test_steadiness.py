@@ -1,9 +1,9 @@
 """The regression gate: cross-frame attention makes the shipped model's clips steady.
 
-A fixed small set of clips. Measured over six such clips, the gain of single clips ranges from 40 to
-80 one frame apart and from 4 to 31 six frames apart; the limits for two of them are about half of
-what they reach. A change that makes videos worse turns this red, and every way to break the
-attention does.
+A fixed small set of clips. Measured over eight such clips, the gain of single clips ranges from 32
+to 146 one frame apart and from 9 to 93 six frames apart, and that of these two together is 58 and
+33; the limits are less than half of that, as another machine rounds differently. A change that
+makes videos worse turns this red, and every way to break the attention does.
 """
 
 import pytest
@@ -21,7 +21,7 @@ SEEDS = (101, 102)  # of clips; their noise has the same
 SAMPLING = Sampling(steps=10)
 STEADY = Setting("first", layers="all", frame_noise=SAME)
 PLAIN = Setting(frame_noise=DIFFERENT)
-NEAR_GAIN, FAR_GAIN = 20, 5  # times smaller than plain
+NEAR_GAIN, FAR_GAIN = 25, 12  # times smaller than plain
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_plain_frames_flicker_and_steady_ones_do_not(measured, plain):
     steady = measured(STEADY)
     assert is_steady(steady, plain), (steady, plain)
     # Both clips have a newcomer, which borrows another object's look here: layout suffers.
-    assert steady["layout"] > plain["layout"] - 0.06
+    assert steady["layout"] > plain["layout"] - 0.08
     assert steady["detail"] > 0.9 * plain["detail"]
 
 
