@@ -103,6 +103,23 @@ def test_late_objects_are_not_there_before():
     assert newcomers > 10
 
 
+def test_clips_move_turn_pan_and_leave():
+    panning = leaving = overlapping = 0
+    for seed in range(20):
+        clip = clip_of(seed, frames=32)
+        assert ((clip.angles[-1] - clip.angles[0]).abs() > 0.05).any()
+        assert (clip.centres[8] - clip.centres[0]).norm(dim=-1).min() > 0.2
+        panning += bool(clip.pans[-1].abs().sum() > 1)
+        instance, _ = world.labels(clip)
+        first, last = (set(instance[frame].unique().tolist()) for frame in (0, -1))
+        leaving += len(first - last)
+        apart = torch.cdist(clip.centres[0], clip.centres[0]) + 99 * torch.eye(len(clip.radii))
+        overlapping += bool((apart < 15).any())
+    assert 4 <= panning <= 16
+    assert leaving > 3
+    assert overlapping > 3
+
+
 def test_all_objects_of_a_class_share_a_look():
     clip = clip_of(2)
     frames = world.render(clip, look_of(2))
