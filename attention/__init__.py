@@ -4,9 +4,11 @@ from .bank import Bank, Key
 from .layers import LAYER_SETS, Layer, LayerSet
 from .references import REFERENCES, Policy, WithSelf, reference_policy
 from .run import Evaluation, Run, StepMismatchError
+from .storage import PRECISIONS, Storage
 
 __all__ = [
     "LAYER_SETS",
+    "PRECISIONS",
     "REFERENCES",
     "Bank",
     "Evaluation",
@@ -16,6 +18,7 @@ __all__ = [
     "Policy",
     "Run",
     "StepMismatchError",
+    "Storage",
     "WithSelf",
     "reference_policy",
 ]

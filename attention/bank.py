@@ -1,11 +1,17 @@
 """The bank: hidden states of frames already painted, kept for frames still to come."""
 
+import logging
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .layers import Layer
+from .storage import Storage, Stored
+
+log = logging.getLogger("crossframe")
 
 # What one frame leaves at one address: one (tokens, channels) tensor that keys and values
 # are both projected from, or two where another patch feeds them differently.
@@ -30,40 +36,59 @@ class Key(NamedTuple):
 class Bank:
     """Hidden states by address and frame: STORE writes a copy, LOAD reads it back."""
 
-    def __init__(self) -> None:
-        self._kept: dict[Key, dict[int, Tokens]] = {}
+    def __init__(self, storage: Storage = Storage()) -> None:  # noqa: B008  (frozen)
+        self.storage = storage
         self.nbytes = 0
+        self._kept: dict[Key, dict[int, tuple[Stored, ...]]] = {}
 
     def store(self, key: Key, frame: int, tokens: Tokens) -> None:
         """Keep a copy of a frame's tokens, each (tokens, channels).
 
-        Raises ValueError if the frame is already there: a second write at one address
+        If the device has no memory left, this and everything that follows goes to system
+        memory. Raises ValueError if the frame is already there: a second write at one address
         means that two different evaluations were taken for the same one.
         """
         frames = self._kept.setdefault(key, {})
         if frame in frames:
             raise ValueError(f"frame {frame} is already stored at {key}")
-        # A view would keep the whole batch alive, and the owner may change it in place.
-        frames[frame] = tuple(tensor.detach().clone() for tensor in tokens)
-        self.nbytes += sum(tensor.nbytes for tensor in tokens)
+        frames[frame] = self._keep(tokens)
+        self.nbytes += sum(stored.nbytes for stored in frames[frame])
 
-    def load(self, key: Key) -> dict[int, Tokens]:
-        """Return what is kept at an address, by frame; empty if nothing is."""
-        return self._kept.get(key, {})
+    def _keep(self, tokens: Tokens) -> tuple[Stored, ...]:
+        try:
+            return tuple(self.storage.keep(tensor) for tensor in tokens)
+        except torch.cuda.OutOfMemoryError:
+            if self.storage.device == torch.device("cpu"):
+                raise
+            log.warning(
+                "Cross-frame attention: no memory left on %s for hidden states (%s are there); "
+                "the rest is kept in system memory, which is slower.",
+                tokens[0].device,
+                readable_size(self.nbytes),
+            )
+        self.storage = replace(self.storage, device=torch.device("cpu"))
+        return tuple(self.storage.keep(tensor) for tensor in tokens)
+
+    def frames(self, key: Key) -> frozenset[int]:
+        """Which frames are kept at an address."""
+        return frozenset(self._kept.get(key, {}))
+
+    def load(self, key: Key, frame: int) -> Tokens:
+        """Return what is kept of a frame, where it was computed. Raises KeyError if nothing is."""
+        return tuple(stored.restored() for stored in self._kept[key][frame])
 
     def drop(self, key: Key, frame: int) -> None:
         """Forget one frame at an address. Raises KeyError if it is not there."""
-        tokens = self._kept[key].pop(frame)
-        self.nbytes -= sum(tensor.nbytes for tensor in tokens)
+        self.nbytes -= sum(stored.nbytes for stored in self._kept[key].pop(frame))
 
     def __repr__(self) -> str:
         layers = {key.layer for key in self._kept}
         steps = {key.step for key in self._kept}
         devices = {
-            str(tensor.device)
+            str(stored.values.device)
             for frames in self._kept.values()
             for tokens in frames.values()
-            for tensor in tokens
+            for stored in tokens
         }
         size = readable_size(self.nbytes)
         where = ", ".join(sorted(devices)) or "empty"

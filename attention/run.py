@@ -17,6 +17,7 @@ from .bank import Bank, Key, Tokens
 from .compose import gather
 from .layers import Layer
 from .references import Policy, last_readers
+from .storage import Storage
 
 log = logging.getLogger("crossframe")
 
@@ -31,12 +32,17 @@ class Run:
     A run belongs to one sampling and is thrown away with it; nothing is ever reset.
     """
 
-    def __init__(self, policy: Policy, frames: int) -> None:
-        """policy: whom each frame attends to. frames: length of the clip."""
+    def __init__(
+        self,
+        policy: Policy,
+        frames: int,
+        storage: Storage = Storage(),  # noqa: B008  (frozen)
+    ) -> None:
+        """policy: whom each frame attends to. frames: length of the clip. storage: how kept."""
         self.policy = policy
         self.frames = frames
         self.last_readers = last_readers(policy, frames)
-        self.bank = Bank()
+        self.bank = Bank(storage)
         self.peak_bytes = 0
         self.frame = -1
         self.step = -1
@@ -78,7 +84,7 @@ class Run:
 
     def forget(self) -> None:
         """Begin a step (all frames per step): nothing is remembered of the step before."""
-        self.bank = Bank()
+        self.bank = Bank(self.bank.storage)
         self.step += 1
 
     def evaluate(self, frames: Sequence[int], layers: Collection[Layer]) -> "Evaluation":
@@ -137,7 +143,7 @@ class Evaluation:
         """Put together the key/value tokens of rows that go by (key, frame)."""
         references = [self._references(key, frame) for key, frame in names]
         outside = {name for row in references for name in row}.difference(names)
-        kept = {name: self.run.bank.load(name[0])[name[1]] for name in outside}
+        kept = {name: self.run.bank.load(*name) for name in outside}
         return tuple(
             gather(stream, names, references, {name: kept[name][number] for name in outside})
             for number, stream in enumerate(tokens)
@@ -146,7 +152,7 @@ class Evaluation:
     def _references(self, key: Key, frame: int) -> tuple[tuple[Key, int], ...]:
         """The frame's references, or the frame alone where not all of them are to be had."""
         references = self.run.policy.references(frame)
-        kept = self.run.bank.load(key)
+        kept = self.run.bank.frames(key)
         if not all(reference in self.frames or reference in kept for reference in references):
             self.run.warn_missing(key, frame)
             references = (frame,)
@@ -156,7 +162,7 @@ class Evaluation:
         """Drop what no later frame reads any more, store what one will."""
         bank, readers, newest = self.run.bank, self.run.last_readers, self.frames[-1]
         for key in {key for key, _ in names}:
-            for frame in [frame for frame in bank.load(key) if readers[frame] <= newest]:
+            for frame in [frame for frame in bank.frames(key) if readers[frame] <= newest]:
                 bank.drop(key, frame)
         for row, (key, frame) in enumerate(names):
             if readers[frame] > newest:

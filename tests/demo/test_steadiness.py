@@ -81,16 +81,17 @@ def test_keys_of_a_wrong_frame_are_not_steady(measured, plain, monkeypatch):
 
 def test_keys_of_a_wrong_step_are_not_steady(measured, plain, monkeypatch):
     """Steps are read from the last to the first."""
-    load, store, stored = Bank.load, Bank.store, set()
+    load, frames, store, stored = Bank.load, Bank.frames, Bank.store, set()
 
     def counted(self, key, *args):
         stored.add(key.step)
         store(self, key, *args)
 
     monkeypatch.setattr(Bank, "store", counted)
-    monkeypatch.setattr(
-        Bank,
-        "load",
-        lambda self, key: load(self, key._replace(step=max(stored, default=0) - key.step)),
-    )
+
+    def other(key):
+        return key._replace(step=max(stored, default=0) - key.step)
+
+    monkeypatch.setattr(Bank, "load", lambda self, key, frame: load(self, other(key), frame))
+    monkeypatch.setattr(Bank, "frames", lambda self, key: frames(self, other(key)))
     assert not is_steady(measured(STEADY), plain)
