@@ -2,8 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..attention import LAYER_SETS, REFERENCES
+from ..attention import LAYER_SETS, PRECISIONS, REFERENCES
 from ..hosts.comfy.patch import attach
+from ..hosts.comfy.settings import BANK_DEVICES
 from .common import CATEGORY, SEARCH_ALIASES
 
 
@@ -73,6 +74,25 @@ class CrossFrameAttention(io.ComfyNode):
                     tooltip="How many frames the model works on at once; the result is the "
                     "same. 0 takes as many as fit in memory. Lower it if memory runs out. "
                     "CrossFrame's own samplers always take one frame at a time.",
+                ),
+                io.Combo.Input(
+                    "bank_device",
+                    options=list(BANK_DEVICES),
+                    default="with the model",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Where the hidden states of earlier frames are kept. In system "
+                    "memory they leave the graphics card to the model, but take time on the "
+                    "way; frame by frame this can be gigabytes.",
+                ),
+                io.Combo.Input(
+                    "bank_precision",
+                    options=list(PRECISIONS),
+                    default=PRECISIONS[0],
+                    optional=True,
+                    advanced=True,
+                    tooltip="How exactly they are kept. 'int8 per token' takes half the memory "
+                    "of fp16 and changes the frames by less than you can see.",
                 ),
             ],
             outputs=[

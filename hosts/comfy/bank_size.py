@@ -1,4 +1,4 @@
-"""How large the bank of a frame-by-frame run gets, known before sampling."""
+"""How large the bank of a run gets, known before sampling."""
 
 import logging
 import math
@@ -7,24 +7,21 @@ from collections.abc import Callable
 import comfy.samplers
 import torch
 
-from ...attention.references import frames_kept
-from .sampling import ComfyRun
+from .budget import evaluation_bytes
+from .run import ComfyRun
 
 log = logging.getLogger("crossframe")
 
 
 def bank_bytes(run: ComfyRun, guider, sampler, sigmas, latent) -> int:
-    """Bytes that the bank of a run will hold at most.
+    """Bytes that the bank of a frame-by-frame run will hold at most.
 
     Exact where every cond runs in every evaluation over the whole frame; areas and
     timestep ranges make it smaller, extra passes of other nodes (PAG, SAG) larger.
     """
-    height, width = latent.shape[2:]
     evaluations = count_evaluations(guider, sampler, sigmas, run.active)
-    size = guider.model_patcher.model.get_dtype_inference().itemsize
-    per_entry = sum(a.tokens(height, width) * a.channels * size for a in run.settings.layers)
-    kept = frames_kept(run.policy, run.frames)
-    return evaluations * _entries(guider) * per_entry * kept
+    dtype = guider.model_patcher.model.get_dtype_inference()
+    return evaluations * evaluation_bytes(run, _entries(guider), latent.shape, dtype)
 
 
 def _entries(guider) -> int:

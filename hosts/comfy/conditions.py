@@ -31,6 +31,8 @@ class ControlCopies:
 
     def of(self, control, frames: range, clip: int):
         """Return the copy of a ControlNet, and of those chained before it, for some frames."""
+        if picks_its_rows(control):
+            return control
         if frames != self._frames:
             self._frames, self._copies = frames, {}
         if id(control) not in self._copies:
@@ -49,6 +51,15 @@ class ControlCopies:
         if control.previous_controlnet is not None:
             twin.previous_controlnet = self.of(control.previous_controlnet, frames, clip)
         return twin
+
+
+def picks_its_rows(control) -> bool:
+    """Whether a ControlNet finds the hints of the frames that are run by itself.
+
+    Those of Advanced-ControlNet do, by the frame numbers in transformer options. A copy of
+    one would still run the original, since they keep bound methods of their own.
+    """
+    return hasattr(control, "sub_idxs")
 
 
 def conds_of_frames(
@@ -128,12 +139,30 @@ def check_conditions(conds: dict[str, list[dict]], clip: int, node: str) -> None
                 value = entry.get(key)
                 if isinstance(value, torch.Tensor) and not (key == "mask" and value.ndim == 2):
                     check_rows(value.shape[0], clip, what, node, name)
-            control = entry.get("control")
-            while control is not None:
-                for hint in (control.cond_hint_original, *control.extra_concat_orig):
-                    if hint is not None:
-                        check_rows(hint.shape[0], clip, "ControlNet hints", node, name)
-                control = control.previous_controlnet
+            _check_controls(entry.get("control"), clip, node, name)
+
+
+def _check_controls(control, clip: int, node: str, name: str) -> None:
+    """Check the hints of a chain of ControlNets. Raises BadInputError."""
+    by_itself = False
+    while control is not None:
+        hints = [
+            h for h in (control.cond_hint_original, *control.extra_concat_orig) if h is not None
+        ]
+        if picks_its_rows(control):
+            by_itself = True
+        elif by_itself and any(len(hint) > 1 for hint in hints):
+            raise BadInputError(
+                node,
+                name,
+                "a ControlNet with one hint per frame is chained before one of "
+                "Advanced-ControlNet, which would give every batch the first hints.",
+                "Apply both with Advanced-ControlNet's node, or swap them.",
+            )
+        else:
+            for hint in hints:
+                check_rows(hint.shape[0], clip, "ControlNet hints", node, name)
+        control = control.previous_controlnet
 
 
 def check_rows(rows: int, clip: int, what: str, node: str, name: str) -> None:

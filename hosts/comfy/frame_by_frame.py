@@ -16,9 +16,11 @@ from ...attention.bank import readable_size
 from .bank_size import bank_bytes
 from .conditions import ControlCopies, check_rows, conds_of_frames
 from .errors import BadInputError
+from .neighbours import FRAME_BY_FRAME
 from .noise import mask_noise, with_mask_noise
 from .progress import FrameProgress
-from .sampling import ComfyRun, check_sampling, new_run, options_with_run
+from .run import ComfyRun, new_run, options_with_run
+from .sampling import check_sampling
 from .settings import KEY, NODE
 
 log = logging.getLogger("crossframe")
@@ -37,13 +39,16 @@ def sample_frames(guider, noise, latent, sampler, sigmas, noise_mask, seed: int,
         noise_mask = noise_mask.reshape(-1, 1, *noise_mask.shape[-2:])
     _check(guider, latent, sampler, noise_mask, node)
     frames = latent.shape[0]
-    run = new_run(guider, frames, one_frame=True)
+    run = new_run(guider, noise, one_frame=True)
     conds = _clip_conds(guider, latent)
     own_noise = mask_noise(sampler, seed, latent) if noise_mask is not None else None
+    bank = bank_bytes(run, guider, sampler, sigmas, latent)
+    if run.settings.storage.device is None:
+        run.bank_bytes = bank
     log.info(
         "Cross-frame attention: %d frames one after another, bank of up to %s in %d layers.",
         frames,
-        readable_size(bank_bytes(run, guider, sampler, sigmas, latent)),
+        readable_size(bank),
         len(run.settings.layers),
     )
     progress = FrameProgress(guider.model_patcher, frames, max(len(sigmas) - 1, 0))
@@ -87,7 +92,7 @@ def _check(guider, latent, sampler, noise_mask, node: str) -> None:
             "its MODEL carries no cross-frame attention.",
             f"Put a {NODE} node before it.",
         )
-    check_sampling(guider, guider.original_conds, latent, node)
+    check_sampling(guider, guider.original_conds, latent, FRAME_BY_FRAME, node)
     if noise_mask is not None:
         check_rows(noise_mask.shape[0], latent.shape[0], "noise masks", node, "latent_image")
     function = getattr(sampler, "sampler_function", None)

@@ -6,18 +6,31 @@ wrappers. Patch and wrappers are plain functions without state (see `sampling.py
 
 from comfy.patcher_extension import WrappersMP
 
-from ...attention import LAYER_SETS, reference_policy
+from ...attention import LAYER_SETS, Storage, reference_policy
+from .budget import budget_memory
 from .errors import BadInputError
-from .sampling import attend, budget_memory, evaluate_clip, run_sampling
-from .settings import KEY, NODE, Settings
+from .sampling import attend, evaluate_clip, run_sampling
+from .settings import BANK_DEVICES, KEY, NODE, Settings
 from .unet import self_attention_layers
 
 
-def attach(model, references, include_self, layers, start_percent, end_percent, frames_per_batch):
+def attach(
+    model,
+    references,
+    include_self,
+    layers,
+    start_percent,
+    end_percent,
+    frames_per_batch,
+    bank_device="with the model",
+    bank_precision="as computed",
+):
     """Return a clone of a MODEL with cross-frame attention; the MODEL itself stays as it is.
 
     references, layers: names in REFERENCES and LAYER_SETS. start_percent, end_percent: part
     of the denoising, 0 to 1. frames_per_batch: frames per model call, 0 for what fits.
+    bank_device, bank_precision: where and how hidden states are kept, names in BANK_DEVICES and
+    PRECISIONS.
     Raises BadInputError if the range is empty, the model has no such layers, or already
     carries cross-frame attention.
     """
@@ -41,6 +54,7 @@ def attach(model, references, include_self, layers, start_percent, end_percent, 
         start_percent=start_percent,
         end_percent=end_percent,
         frames_per_batch=frames_per_batch,
+        storage=Storage(BANK_DEVICES[bank_device], bank_precision),
     )
     return attach_settings(model, settings)
 

@@ -2,13 +2,17 @@
 
 from dataclasses import dataclass
 
-from ...attention import Layer
+import torch
+
+from ...attention import Layer, Storage
 from ...attention.references import Policy
 from .unet import Attn1
 
 NODE = "CrossFrameAttention"
 # Where settings lie in model options, and a run or an evaluation in transformer options.
 KEY = "crossframe"
+# Where hidden states are kept, as the node calls it; None is the device that computes them.
+BANK_DEVICES = {"with the model": None, "system memory": torch.device("cpu")}
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,7 @@ class Settings:
     start_percent: float
     end_percent: float
     frames_per_batch: int
+    storage: Storage
 
     @property
     def addresses(self) -> frozenset[Layer]:

@@ -1,6 +1,7 @@
 """What is remembered between model calls, measured on the tensors themselves."""
 
 import gc
+import math
 import types
 import weakref
 
@@ -22,7 +23,7 @@ class LiveTensors:
 
         def watched(bank, key, frame, tokens):
             store(bank, key, frame, tokens)
-            self.references += [weakref.ref(t) for t in bank.load(key)[frame]]
+            self.references += [weakref.ref(t) for t in bank.load(key, frame)]
             self.most = max(self.most, self.now())
 
         monkeypatch.setattr(Bank, "store", watched)
@@ -172,7 +173,7 @@ def test_sampling_memory_is_asked_for_one_batch(
 ):
     """ComfyUI makes room for the frames of one batch, not of the clip."""
     asked = record_budgets(monkeypatch)
-    model = tiny.patch(sd15, frames_per_batch=frames_per_batch)
+    model = tiny.patch(sd15, frames_per_batch=frames_per_batch, bank_device="system memory")
     tiny.ksampler(model, *prompts, tiny.clip(40, size=SIZE), steps=1)
     assert asked == [budget]
 
@@ -192,7 +193,8 @@ def test_the_batch_leaves_room_for_controlnets(sd15, canny, prompts, monkeypatch
         type(conds[0][0][1]["control"]), "inference_memory_requirements", lambda *_: work
     )
     asked = record_budgets(monkeypatch)
-    tiny.ksampler(tiny.patch(sd15), *conds, tiny.clip(40, size=SIZE), steps=1)
+    model = tiny.patch(sd15, bank_device="system memory")
+    tiny.ksampler(model, *conds, tiny.clip(40, size=SIZE), steps=1)
     assert asked == [10]
 
 
@@ -236,3 +238,70 @@ def test_the_memory_rule():
             assert [f for part in parts for f in part] == list(range(frames))
             assert max(map(len, parts)) <= at_most
             assert len(parts) == -(-frames // at_most)
+
+
+def test_the_bank_is_asked_for(sd15, prompts, monkeypatch):
+    """ComfyUI makes room for what is still to come of the bank, as so many frames more."""
+    per_frame = 100_000.0
+    monkeypatch.setattr(sd15.model, "memory_required", lambda shape, **_: per_frame * shape[0] / 2)
+    asked = record_budgets(monkeypatch)
+
+    def asked_for(sample, **inputs):
+        asked.clear()
+        sample(tiny.patch(sd15, **inputs), *prompts, tiny.clip(6), steps=20, denoise=1.0)
+        return [*asked]
+
+    layers = tiny.patch(sd15).model_options["crossframe"].layers
+    one_frame = 2 * sum(a.tokens(16, 16) * a.channels * 4 for a in layers)  # for both conds
+    frames = [1 + math.ceil(n * 20 * one_frame / per_frame) for n in (2, 1, 0, 0, 0, 0)]
+    assert asked_for(tiny.frame_ksampler) == frames
+    assert asked_for(tiny.frame_ksampler, bank_device="system memory") == [1] * 6
+    assert asked_for(tiny.ksampler, frames_per_batch=6) == [6]
+    between = math.ceil(2 * one_frame / per_frame)
+    assert asked_for(tiny.ksampler, frames_per_batch=2) == [2 + between]
+
+
+@pytest.mark.parametrize("sample", tiny.ORDERS.values())
+@pytest.mark.parametrize("device", ["with the model", "system memory"])
+def test_int8_changes_frames_by_less_than_can_be_seen(sd15, prompts, live, sample, device):
+    exact = sample(tiny.patch(sd15, frames_per_batch=2, layers="all"), *prompts, tiny.clip())
+    whole = live.most
+    rounded = tiny.patch(
+        sd15,
+        frames_per_batch=2,
+        layers="all",
+        bank_device=device,
+        bank_precision="int8 per token",
+    )
+    difference = (sample(rounded, *prompts, tiny.clip()) - exact).std() / exact.std()
+    assert 0 < difference < 0.01
+    assert whole > 0
+
+
+def test_a_device_without_memory(sd15, prompts, monkeypatch, caplog):
+    """Running out of memory while storing changes where, not what."""
+    import torch
+    from crossframe.attention import Storage
+
+    expected = tiny.frame_ksampler(tiny.patch(sd15), *prompts, tiny.clip())
+    keep, calls = Storage.keep, []
+
+    def full_after_ten(self, tokens):
+        calls.append(self.device)
+        if len(calls) > 10 and self.device != torch.device("cpu"):
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return keep(self, tokens)
+
+    monkeypatch.setattr(Storage, "keep", full_after_ten)
+    assert torch.equal(tiny.frame_ksampler(tiny.patch(sd15), *prompts, tiny.clip()), expected)
+    assert calls.count(None) == 11
+    assert caplog.text.count("kept in system memory") == 1
+
+
+def test_ten_thousand_frames_cost_their_latents():
+    """Peaks of fresh processes: one more frame costs a few latents, and no activations."""
+    from crossframe.benchmarks import memory
+
+    short, long = (memory.in_a_process(memory.ORDERS[0], frames) for frames in (1_000, 10_000))
+    slope = (long - short) / 9_000
+    assert slope < 20 * memory.LATENT_BYTES

@@ -68,18 +68,11 @@ def test_a_chain_of_controlnets_with_ranges(sd15, canny, prompts):
     check(sd15, conds, denoise=1.0)
 
 
-def t2i_adapter():
-    import comfy.controlnet
-    from comfy.t2i_adapter.adapter import Adapter_light
-
-    network = Adapter_light(channels=[32, 64, 64, 64], nums_rb=1, cin=64 * 3).requires_grad_(False)
-    tiny.randomize(network)
-    return comfy.controlnet.T2IAdapter(network, 3, 8, "nearest-exact")
-
-
 def test_t2i_adapter_hints(sd15, prompts):
-    adapter, hints = t2i_adapter(), tiny.images(FRAMES)
-    check(sd15, lambda cut: tiny.apply_controlnet(*prompts, adapter, cut(hints)))
+    adapter, hints = tiny.t2i_adapter(), tiny.images(FRAMES)
+    alone = check(sd15, lambda cut: tiny.apply_controlnet(*prompts, adapter, cut(hints)))
+    first_hint = tiny.apply_controlnet(*prompts, adapter, hints[:1])
+    assert tiny.error(tiny.ksampler(sd15, *first_hint, tiny.clip(FRAMES)), alone) > 0.1
 
 
 def test_prompts_with_one_row_per_frame(sdxl):
@@ -194,7 +187,7 @@ def test_the_users_controlnet_stays_untouched(sd15, canny, prompts):
 
 
 @pytest.mark.parametrize("order", ["batch", "frames"])
-@pytest.mark.parametrize("make", [tiny.controlnet, t2i_adapter])
+@pytest.mark.parametrize("make", [tiny.controlnet, tiny.t2i_adapter])
 def test_hints_after_an_interrupted_stock_run(sd15, prompts, order, make):
     """ComfyUI then leaves prepared hints of the whole clip on the user's ControlNet."""
     conds = tiny.apply_controlnet(*prompts, make(), tiny.images(FRAMES))

@@ -98,6 +98,23 @@ def controlnet(config: dict = SD15, seed: int = 1):
     return comfy.controlnet.ControlNet(network, load_device=device)
 
 
+def t2i_adapter():
+    """A T2I-adapter for `model(SD15)`."""
+    import comfy.controlnet
+    from comfy.t2i_adapter.adapter import Adapter_light
+
+    class TwoLevels(Adapter_light):
+        """Gives its features to blocks 1 and 3, the last of each level of the tiny U-Net."""
+
+        def forward(self, x):
+            coarse, fine = [f for f in super().forward(x)["input"] if f is not None][-2:]
+            return {"input": [coarse, None, fine, None]}  # read from the end
+
+    network = TwoLevels(channels=[32, 64, 64, 64], nums_rb=1, cin=64 * 3).requires_grad_(False)
+    randomize(network)
+    return comfy.controlnet.T2IAdapter(network, 3, 8, "nearest-exact")
+
+
 def prompt(seed: int, rows: int = 1, pooled: bool = False):
     """A CONDITIONING of random tokens, one row or one row per frame."""
     generator = torch.Generator().manual_seed(seed)

@@ -1,0 +1,100 @@
+"""Memory of a sampling: what is asked of ComfyUI, and how many frames are run at once."""
+
+import logging
+import math
+
+import comfy.model_management
+import torch
+from comfy.sampler_helpers import get_additional_models
+
+from ...attention.references import frames_kept
+from .memory import batches, frames_that_fit
+from .run import ComfyRun, run_of
+
+log = logging.getLogger("crossframe")
+
+
+def budget_memory(executor, model, noise_shape, conds, *args, **kwargs):
+    """PREPARE_SAMPLING wrapper: ask for the memory of one batch of frames and of the bank.
+
+    ComfyUI estimates memory from a latent's shape alone, so the bank is asked for as the
+    frames that would need as much.
+    """
+    run = run_of(kwargs.get("model_options") or {})
+    if run is not None:
+        if not run.one_frame:
+            others, inference = get_additional_models(conds, model.model_dtype())
+            # What could be free with the models of this sampling loaded, all else moved away.
+            free = (
+                comfy.model_management.get_total_memory(model.load_device)
+                - comfy.model_management.extra_reserved_memory()
+                - sum(loaded.model_size() for loaded in (model, *others))
+                - inference
+            )
+            run.bank_bytes = _bank_between_batches(run, model.model, noise_shape, conds)
+            at_most = frames_per_batch(run, model.model, noise_shape, free)
+            if at_most == run.frames:  # nothing is left to another batch
+                run.bank_bytes = 0
+            noise_shape = [at_most, *noise_shape[1:]]
+        # What the bank holds already is no longer free, and needs no more room.
+        to_come = max(run.bank_bytes - run.bank.nbytes, 0)
+        per_frame = max(model.model.memory_required([2, *noise_shape[1:]]), 1)
+        needed = math.ceil(to_come / per_frame)
+        noise_shape = [noise_shape[0] + needed, *noise_shape[1:]]
+    return executor(model, noise_shape, conds, *args, **kwargs)
+
+
+def _bank_between_batches(run: ComfyRun, model, shape, conds: dict[str, list]) -> int:
+    """Bytes, on the model's device, that one batch leaves to the next at most."""
+    entries = sum(len(cond) for cond in conds.values())
+    kept = evaluation_bytes(run, entries, shape, model.get_dtype_inference())
+    return kept if run.settings.storage.device is None else 0
+
+
+def evaluation_bytes(run: ComfyRun, entries: int, shape, dtype: torch.dtype) -> int:
+    """Bytes that hidden states of one model evaluation take at most in the run's bank.
+
+    entries: conds that are run. shape: of a latent, (..., height, width).
+    """
+    storage = run.settings.storage
+    per_frame = sum(
+        attn1.tokens(*shape[-2:]) * storage.bytes_per_token(attn1.channels, dtype.itemsize)
+        for attn1 in run.settings.layers
+    )
+    return entries * per_frame * frames_kept(run.policy, run.frames)
+
+
+def frames_per_batch(run: ComfyRun, model, shape, free: float) -> int:
+    """Frames to run in one batch: the user's number, or as many as fit with cond and uncond.
+
+    All of them if another node needs that, as without cross-frame attention.
+    model: ComfyUI's BaseModel. shape: of the clip's latent. free: bytes on its device.
+    """
+    if run.settings.frames_per_batch > 0:
+        return min(run.settings.frames_per_batch, run.frames)
+    if run.one_batch:
+        return run.frames
+
+    def required(frames: int) -> float:
+        return model.memory_required([2 * frames, *shape[1:]])
+
+    whole = frames_that_fit(required, free, run.frames)
+    if whole == run.frames:
+        return whole  # and no bank is needed
+    return frames_that_fit(required, free - run.bank_bytes, run.frames)
+
+
+def plan_batches(run: ComfyRun, model, x) -> list[range]:
+    """Split the clip by what is free now that the models are loaded; once for the whole run.
+
+    The split does not change the frames beyond rounding, but a run should not depend on what
+    else happens to memory while it goes on.
+    """
+    free = model.current_patcher.get_free_memory(x.device)
+    parts = batches(run.frames, frames_per_batch(run, model, x.shape, free))
+    log.info(
+        "Cross-frame attention: %d frames per step, in batches of up to %d.",
+        run.frames,
+        max(map(len, parts)),
+    )
+    return parts

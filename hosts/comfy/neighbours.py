@@ -1,0 +1,140 @@
+"""Other nodes that cannot work together with cross-frame attention, or only in part.
+
+Each is recognised by what it leaves on a MODEL or by its guider, and refused by name before
+anything is sampled. Whatever is not here works; the README's table says what is tested.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from .errors import BadInputError
+
+PER_STEP = "all frames per step"
+FRAME_BY_FRAME = "frame by frame"
+IN_BATCHES = "all frames per step, in several batches"
+EVERYWHERE = frozenset({PER_STEP, FRAME_BY_FRAME, IN_BATCHES})
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Another node: how to find it on a guider, in which ways of working it cannot go along."""
+
+    name: str
+    found: Callable[[object], bool]
+    refused: frozenset[str]
+    problem: str
+    fix: str
+
+    def error(self, node: str, name: str = "model") -> BadInputError:
+        """The error that says so. name: the input of the node that it came through."""
+        return BadInputError(node, name, self.problem, self.fix)
+
+
+def made_by(owner: str) -> Callable[[object], bool]:
+    """Whether a function that was defined in class `owner` is among a MODEL's patches."""
+
+    def found(guider) -> bool:
+        return any(
+            getattr(function, "__qualname__", "").startswith(f"{owner}.")
+            for function in _patches(guider.model_options)
+        )
+
+    return found
+
+
+def _patches(model_options: dict) -> Iterator[object]:
+    """Every patch function in model options."""
+    options = model_options.get("transformer_options", {})
+    for functions in options.get("patches", {}).values():
+        yield from functions
+    for replacements in options.get("patches_replace", {}).values():
+        yield from replacements.values()
+    for name in ("sampler_pre_cfg_function", "sampler_post_cfg_function"):
+        yield from model_options.get(name, [])
+
+
+def wrapped_by(key: str) -> Callable[[object], bool]:
+    """Whether a wrapper of this key is on a MODEL."""
+
+    def found(guider) -> bool:
+        # ComfyUI moves wrappers from the MODEL into its options when a sampling starts.
+        options = guider.model_options.get("transformer_options", {})
+        kinds = [*guider.model_patcher.wrappers.values(), *options.get("wrappers", {}).values()]
+        return any(key in wrappers for wrappers in kinds)
+
+    return found
+
+
+NEIGHBOURS = (
+    Neighbour(
+        "Context Windows",
+        lambda guider: "context_handler" in guider.model_options,
+        EVERYWHERE,
+        "Context Windows hide from it which frames of the clip are run.",
+        "Remove the Context Windows node and set frames_per_batch instead.",
+    ),
+    Neighbour(
+        "MultiGPU",
+        lambda guider: bool(guider.model_patcher.get_additional_models_with_key("multigpu")),
+        EVERYWHERE,
+        "it is spread over several GPUs, which run the conds of a step on threads.",
+        "Remove the MultiGPU node.",
+    ),
+    Neighbour(
+        "AnimateDiff-Evolved",
+        wrapped_by("ADE"),
+        EVERYWHERE,
+        "AnimateDiff's motion modules already tie its frames together, and regroup them.",
+        "Use either AnimateDiff or cross-frame attention for a clip.",
+    ),
+    Neighbour(
+        "HyperTile",
+        made_by("HyperTile"),
+        EVERYWHERE,
+        "HyperTile cuts its frames into tiles of random size, which have no counterparts in "
+        "other frames.",
+        "Remove the HyperTile node.",
+    ),
+    Neighbour(
+        "EasyCache",
+        wrapped_by("easycache"),
+        frozenset({FRAME_BY_FRAME, IN_BATCHES}),
+        "EasyCache skips model calls, and keeps one result per cond, not per frame.",
+        "Remove EasyCache, or sample all frames per step in one batch (a stock sampler node, "
+        "frames_per_batch 0).",
+    ),
+    Neighbour(
+        "LazyCache",
+        wrapped_by("lazycache"),
+        frozenset({FRAME_BY_FRAME}),
+        "LazyCache skips other steps in every frame, so frames have no steps in common.",
+        "Remove LazyCache, or use a stock sampler node, which decides for all frames at once.",
+    ),
+    Neighbour(
+        "PerpNegGuider",
+        lambda guider: type(guider).__name__ == "Guider_PerpNeg",
+        frozenset({FRAME_BY_FRAME}),
+        "PerpNegGuider weighs the prompts by all frames of the clip together.",
+        "Use SamplerCustomAdvanced, which has them all at every step.",
+    ),
+    Neighbour(
+        "Self-Attention Guidance",
+        made_by("SelfAttentionGuidance"),
+        frozenset({IN_BATCHES}),
+        "Self-Attention Guidance looks at one model call only.",
+        "Set frames_per_batch to 0, or remove Self-Attention Guidance.",
+    ),
+)
+
+
+def check_neighbours(guider, way: str, node: str) -> None:
+    """Raise BadInputError if a node on the guider's MODEL is refused in a way of working."""
+    for neighbour in NEIGHBOURS:
+        if way in neighbour.refused and neighbour.found(guider):
+            raise neighbour.error(node)
+
+
+def needs_one_batch(guider) -> Neighbour | None:
+    """A node on the guider's MODEL that must see the whole clip in one model call, if any."""
+    found = [n for n in NEIGHBOURS if IN_BATCHES in n.refused and n.found(guider)]
+    return found[0] if found else None
