@@ -1,0 +1,328 @@
+"""Graphs as data, and every road to their frames.
+
+A `Plan` says with plain values what a graph holds; `Graph` is built from it out of real parts.
+Roads are ways for ComfyUI to go about the same work; all must lead to the same frames.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import tiny
+import torch
+
+ONE, CLIP = "one row", "one row per frame"
+
+
+@dataclass(frozen=True)
+class Control:
+    """A ControlNet or T2I-adapter in a chain; hints: ONE or CLIP."""
+
+    kind: str = "controlnet"
+    hints: str = CLIP
+    start: float = 0.0
+    end: float = 1.0
+
+
+@dataclass(frozen=True)
+class Extra:
+    """One more positive prompt: "full", "mask", "bounds", "area", "range" or "hooks"."""
+
+    kind: str = "full"
+    rows: str = ONE
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a graph holds. Sizes are latents'; rows: ONE or CLIP."""
+
+    family: str = "sd15"
+    frames: int = 5
+    height: int = 16
+    width: int = 16
+    references: str = "first + previous"
+    include_self: bool = False
+    layers: str = "all"
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+    sampler: str = "euler"
+    steps: int = 3
+    cfg: float = 4.0
+    denoise: float = 0.8
+    guider: str = "cfg"  # or "dual", "perp neg"
+    prompts: str = ONE
+    extras: tuple[Extra, ...] = ()
+    controls: tuple[Control, ...] = ()
+    noise_mask: str | None = None
+    frame_noise: str = "different per frame"
+    seed: int = 3
+
+
+@dataclass
+class Parts:
+    """Models are made once for a test session."""
+
+    made: dict = field(default_factory=dict)
+
+    def get(self, name: str, make: Callable):
+        if name not in self.made:
+            self.made[name] = make()
+        return self.made[name]
+
+    def model(self, family: str):
+        configs = {"sd15": tiny.SD15, "sdxl": tiny.SDXL, "inpaint": tiny.INPAINT}
+        return self.get(family, lambda: tiny.model(configs[family]))
+
+    def control(self, kind: str, family: str, number: int):
+        config = tiny.SDXL if family == "sdxl" else tiny.SD15
+        if kind == "controlnet":
+            name = f"{family} controlnet {number}"
+            return self.get(name, lambda: tiny.controlnet(config, seed=number + 1))
+        return self.get("t2i", tiny.t2i_adapter)
+
+
+@dataclass
+class Graph:
+    """A graph of real parts, but for the node that gives cross-frame attention."""
+
+    plan: Plan
+    model: object
+    conds: list
+    latent: dict
+
+    @classmethod
+    def build(cls, plan: Plan, parts: Parts) -> "Graph":
+        pooled = plan.family == "sdxl"
+        model = parts.model(plan.family)
+        rows = plan.frames if plan.prompts == CLIP else 1
+        positive = tiny.prompt(1, rows, pooled)
+        for number, extra in enumerate(plan.extras):
+            positive += _extra(plan, extra, number, parts)
+        negative = tiny.prompt(2, 1, pooled)
+        for number, control in enumerate(plan.controls):
+            hints = _images(plan, number)[: plan.frames if control.hints == CLIP else 1]
+            positive, negative = tiny.apply_controlnet(
+                positive,
+                negative,
+                parts.control(control.kind, plan.family, number),
+                hints,
+                start=control.start,
+                end=control.end,
+            )
+        if plan.family == "inpaint":
+            values = {
+                "concat_latent_image": _clip(plan, seed=12),
+                "concat_mask": _masks(plan, CLIP, seed=13).unsqueeze(1),
+            }
+            positive, negative = (
+                [[tokens, {**extra, **values}] for tokens, extra in conds]
+                for conds in (positive, negative)
+            )
+        latent = {"samples": _clip(plan, seed=7)}
+        if plan.noise_mask is not None:
+            latent["noise_mask"] = _masks(plan, plan.noise_mask, seed=9).unsqueeze(1)
+        return cls(plan, model, [positive, negative], latent)
+
+    def patched(self, frames_per_batch: int = 0, model=None):
+        """The MODEL with cross-frame attention."""
+        return tiny.patch(
+            self.model if model is None else model,
+            references=self.plan.references,
+            include_self=self.plan.include_self,
+            layers=self.plan.layers,
+            start_percent=self.plan.start_percent,
+            end_percent=self.plan.end_percent,
+            frames_per_batch=frames_per_batch,
+        )
+
+    def guider(self, model):
+        """The plan's GUIDER on a MODEL."""
+        from comfy.samplers import CFGGuider
+        from comfy_extras.nodes_custom_sampler import Guider_DualCFG
+        from comfy_extras.nodes_perpneg import Guider_PerpNeg
+
+        third = tiny.prompt(30, 1, self.plan.family == "sdxl")
+        positive, negative = self.conds
+        if self.plan.guider == "dual":
+            guider = Guider_DualCFG(model)
+            guider.set_conds(positive, third, negative)
+            guider.set_cfg(self.plan.cfg, 2.0)
+        elif self.plan.guider == "perp neg":
+            guider = Guider_PerpNeg(model)
+            guider.set_conds(positive, negative, third)
+            guider.set_cfg(self.plan.cfg, 1.0)
+        else:
+            guider = CFGGuider(model)
+            guider.set_conds(positive, negative)
+            guider.set_cfg(self.plan.cfg)
+        return guider
+
+    def paint(self, frame_by_frame: bool = False, model=None) -> torch.Tensor:
+        """The frames, by a custom sampler node on a patched MODEL."""
+        from comfy.samplers import sampler_object
+        from comfy_extras.nodes_custom_sampler import (
+            BasicScheduler,
+            Noise_RandomNoise,
+            SamplerCustomAdvanced,
+        )
+        from crossframe.nodes.noise import CrossFrameNoise
+        from crossframe.nodes.sampling import CrossFrameSampler
+
+        model = self.patched() if model is None else model
+        noise = Noise_RandomNoise(self.plan.seed)
+        noise = CrossFrameNoise.execute(noise, self.plan.frame_noise).args[0]
+        sigmas = BasicScheduler.execute(model, "normal", self.plan.steps, self.plan.denoise).args[0]
+        node = CrossFrameSampler if frame_by_frame else SamplerCustomAdvanced
+        sampler = sampler_object(self.plan.sampler)
+        output = node.execute(noise, self.guider(model), sampler, sigmas, self.latent)
+        return output.args[0]["samples"]
+
+
+def _clip(plan: Plan, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(plan.frames, 4, plan.height, plan.width, generator=generator)
+
+
+def _images(plan: Plan, number: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(40 + number)
+    colours = torch.rand(plan.frames, 3, 3, 3, generator=generator).round()
+    pixels = torch.nn.functional.interpolate(colours, size=(plan.height * 8, plan.width * 8))
+    return pixels.movedim(1, -1)
+
+
+def _masks(plan: Plan, rows: str, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    count = plan.frames if rows == CLIP else 1
+    return (torch.rand(count, plan.height * 8, plan.width * 8, generator=generator) > 0.5).float()
+
+
+def _extra(plan: Plan, extra: Extra, number: int, parts: Parts) -> list:
+    """One more positive prompt, as ComfyUI's nodes would make it."""
+    import comfy.hooks
+
+    rows = plan.frames if extra.rows == CLIP else 1
+    ((tokens, values),) = tiny.prompt(50 + number, rows, plan.family == "sdxl")
+    values = dict(values)
+    if extra.kind == "mask":
+        mask = _masks(plan, extra.rows, seed=60 + number)
+        values |= {"mask": mask, "mask_strength": 0.7}
+    elif extra.kind == "bounds":
+        mask = torch.zeros(rows, plan.height * 8, plan.width * 8)
+        mask[:, : plan.height * 4, : plan.width * 6] = 1
+        values |= {"mask": mask, "mask_strength": 1.0, "set_area_to_bounds": True}
+    elif extra.kind == "area":
+        size = max(plan.height // 2, 4), max(plan.width // 2, 4)
+        values |= {"area": (*size, plan.height - size[0], 0), "strength": 0.9}
+    elif extra.kind == "range":
+        values |= {"start_percent": 0.3, "end_percent": 0.7}
+    conds = [[tokens, values]]
+    if extra.kind == "hooks":
+        other = parts.get(f"{plan.family} lora", lambda: tiny.model(_CONFIGS[plan.family], seed=9))
+        weights = comfy.hooks.get_patch_weights_from_model(other)
+        hooks = comfy.hooks.create_hook_model_as_lora(weights, None, 0.4, 0.0)
+        keyframes = comfy.hooks.HookKeyframeGroup()
+        keyframes.add(comfy.hooks.HookKeyframe(1.0, 0.0))
+        keyframes.add(comfy.hooks.HookKeyframe(0.2, 0.5))
+        hooks.set_keyframes_on_hooks(keyframes)
+        conds = comfy.hooks.set_hooks_for_conditioning(conds, hooks)
+    return conds
+
+
+_CONFIGS = {"sd15": tiny.SD15, "sdxl": tiny.SDXL, "inpaint": tiny.INPAINT}
+
+
+class Planted(Exception):  # noqa: N818  (as the Cancel of ComfyUI)
+    """An error in the middle of a sampling."""
+
+
+def _memory(graph: Graph, monkeypatch, needs) -> None:
+    """Let ComfyUI find, call by call, that a batch needs no memory or more than there is."""
+    needs = itertools.cycle(needs)
+    monkeypatch.setattr(graph.model.model, "memory_required", lambda *_, **__: next(needs))
+
+
+def one_batch(graph: Graph, monkeypatch):
+    return graph.paint()
+
+
+def batches_of_2(graph: Graph, monkeypatch):
+    return graph.paint(model=graph.patched(2))
+
+
+def batches_of_1(graph: Graph, monkeypatch):
+    return graph.paint(model=graph.patched(1))
+
+
+def conds_apart(graph: Graph, monkeypatch):
+    _memory(graph, monkeypatch, [1e30])
+    return graph.paint(model=graph.patched(3))
+
+
+def memory_changes(graph: Graph, monkeypatch):
+    _memory(graph, monkeypatch, [0, 1e30, 0, 0, 1e30])
+    return graph.paint(model=graph.patched(2))
+
+
+def clone_of_clone(graph: Graph, monkeypatch):
+    return graph.paint(model=graph.patched(2, graph.model.clone().clone()).clone().clone())
+
+
+def run_twice(graph: Graph, monkeypatch):
+    model = graph.patched(3)
+    first = graph.paint(model=model)
+    again = graph.paint(model=model)
+    assert torch.equal(first, again)
+    return again
+
+
+def after_an_error(graph: Graph, monkeypatch):
+    """The first, a middle and the last model call fail; the run after them is clean."""
+    model = graph.patched(2)
+    calls = failing(graph, model, None)
+    for call in {0, calls // 2, calls - 1}:
+        failing(graph, model, call)
+    return graph.paint(model=model)
+
+
+def failing(graph: Graph, model, call: int | None) -> int:
+    """Paint until a model call, if any, raises; return how many calls there were."""
+    calls = itertools.count()
+
+    def count(apply_model, args):
+        if next(calls) == call:
+            raise Planted
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    failing_model = model.clone()
+    failing_model.set_model_unet_function_wrapper(count)
+    try:
+        graph.paint(model=failing_model)
+        assert call is None
+    except Planted:
+        assert call is not None
+    return next(calls)
+
+
+def frame_by_frame(graph: Graph, monkeypatch):
+    return graph.paint(frame_by_frame=True)
+
+
+def frame_by_frame_short_of_memory(graph: Graph, monkeypatch):
+    _memory(graph, monkeypatch, [1e30, 0, 1e30])
+    return graph.paint(frame_by_frame=True)
+
+
+ROADS = {
+    road.__name__.replace("_", " "): road
+    for road in (
+        batches_of_2,
+        batches_of_1,
+        conds_apart,
+        memory_changes,
+        clone_of_clone,
+        run_twice,
+        after_an_error,
+        frame_by_frame,
+        frame_by_frame_short_of_memory,
+    )
+}

@@ -1,0 +1,248 @@
+"""Plant one defect after another in a copy of the pack; the tests must notice each of them.
+
+    python tools/planted_defects.py            all of them
+    python tools/planted_defects.py hint bank  those whose names contain a word
+
+Each defect is a mistake that packs of this kind make. Prints a table, and ends with an error if
+the tests let one pass. Run it with the interpreter of the test environment.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+LEFT_OUT = shutil.ignore_patterns(".git", ".venv*", "__pycache__", "build", ".*_cache")
+
+
+@dataclass(frozen=True)
+class Defect:
+    """A mistake: in a file, some text stands where another should; tests that must notice."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    tests: str
+
+
+COND = "tests/comfyui/test_conditioning.py"
+BATCHING = "tests/comfyui/test_cond_batching.py"
+ORDERS = "tests/comfyui/test_orders.py"
+REPEAT = "tests/comfyui/test_repeatable.py"
+MEMORY = "tests/comfyui/test_bounded_memory.py"
+SAMPLERS = "tests/comfyui/test_samplers.py"
+NEIGHBOURS = "tests/comfyui/test_neighbours.py"
+
+DEFECTS = [
+    Defect(
+        "frame 0's ControlNet hint for every frame",
+        "hosts/comfy/conditions.py",
+        "twin.cond_hint_original = _rows(control.cond_hint_original, frames, clip)",
+        "twin.cond_hint_original = control.cond_hint_original",
+        COND,
+    ),
+    Defect(
+        "only the last ControlNet of a chain is cut",
+        "hosts/comfy/conditions.py",
+        "twin.previous_controlnet = self.of(control.previous_controlnet, frames, clip)",
+        "pass",
+        COND,
+    ),
+    Defect(
+        "the user's ControlNet is cut, not a copy",
+        "hosts/comfy/conditions.py",
+        "twin = copy.copy(control)",
+        "twin = control",
+        COND,
+    ),
+    Defect(
+        "a copy of the ControlNet for each cond",
+        "hosts/comfy/conditions.py",
+        "if id(control) not in self._copies:",
+        "if True:",
+        COND,
+    ),
+    Defect(
+        "prompts are not cut",
+        "hosts/comfy/conditions.py",
+        "return model_cond if rows is value else model_cond._copy_with(rows)",
+        "return model_cond",
+        COND,
+    ),
+    Defect(
+        "the noise mask of frame 0 for every frame",
+        "hosts/comfy/frame_by_frame.py",
+        "return noise_mask[rows]",
+        "return noise_mask[:1]",
+        COND,
+    ),
+    Defect(
+        "conds told apart by their place in the batch",
+        "hosts/comfy/sampling.py",
+        "entries = [evaluation.names.get(label, label) for label in labels]",
+        "entries = list(range(len(extra_options['uuids'])))",
+        BATCHING,
+    ),
+    Defect(
+        "conds told apart by index only",
+        "hosts/comfy/conditions.py",
+        'names[index, entry["uuid"]] = (index, position)',
+        'names[index, entry["uuid"]] = (index, 0)',
+        BATCHING,
+    ),
+    Defect(
+        "conds told apart by uuid",
+        "hosts/comfy/sampling.py",
+        "entries = [evaluation.names.get(label, label) for label in labels]",
+        "entries = [uuid for _, uuid in labels]",
+        ORDERS,
+    ),
+    Defect(
+        "steps told apart by noise level",
+        "attention/run.py",
+        "return self.step\n",
+        "return self._noise_levels.index(noise_level)\n",
+        ORDERS,
+    ),
+    Defect(
+        "a bank that outlives its step",
+        "attention/run.py",
+        "self.bank = Bank(self.bank.storage)\n        self.step += 1",
+        "self.step += 1",
+        ORDERS,
+    ),
+    Defect(
+        "the previous frame is the batch's first",
+        "attention/references.py",
+        "return (0, frame - 1) if frame else (0,)",
+        "return (0, max(frame - 2, 0)) if frame else (0,)",
+        "tests/comfyui/test_article.py",
+    ),
+    Defect(
+        "no finally: a run stays on the guider",
+        "hosts/comfy/sampling.py",
+        "    finally:\n        guider.model_options = before",
+        "    finally:\n        pass",
+        REPEAT,
+    ),
+    Defect(
+        "the node patches its input",
+        "hosts/comfy/patch.py",
+        "patched = model.clone()",
+        "patched = model",
+        REPEAT,
+    ),
+    Defect(
+        "layers that PAG replaced are patched too",
+        "hosts/comfy/sampling.py",
+        "if tuple(layer) not in replaced and tuple(layer)[:2] not in replaced",
+        "if True",
+        BATCHING,
+    ),
+    Defect(
+        "start and end are ignored",
+        "hosts/comfy/sampling.py",
+        "if not full_range and not run.active(float(timestep[0])):",
+        "if False:",
+        ORDERS,
+    ),
+    Defect(
+        "views in the bank: the whole batch stays alive",
+        "attention/storage.py",
+        "tokens.to(target, copy=True)",
+        "tokens.to(target)",
+        "tests/attention/test_bank.py",
+    ),
+    Defect(
+        "frames that no one reads are kept",
+        "attention/run.py",
+        "bank.drop(key, frame)",
+        "pass",
+        MEMORY,
+    ),
+    Defect(
+        "memory is asked for the whole clip",
+        "hosts/comfy/budget.py",
+        "noise_shape = [at_most, *noise_shape[1:]]",
+        "pass",
+        MEMORY,
+    ),
+    Defect(
+        "the bank is not asked for",
+        "hosts/comfy/budget.py",
+        "noise_shape = [noise_shape[0] + needed, *noise_shape[1:]]",
+        "pass",
+        MEMORY,
+    ),
+    Defect(
+        "samplers draw their noise for the batch",
+        "hosts/comfy/sampling.py",
+        "sampler = with_frame_noise(sampler, sigmas, seed, run.draws())",
+        "pass",
+        SAMPLERS,
+    ),
+    Defect(
+        "one draw of a sampler's noise for all frames",
+        "hosts/comfy/run.py",
+        "return [0 if self.one_noise else frame for frame in frames]",
+        "return [0 for frame in frames]",
+        SAMPLERS,
+    ),
+    Defect(
+        "other packs are not told the frames",
+        "hosts/comfy/run.py",
+        "if len(evaluation.frames) < evaluation.run.frames:",
+        "if False:",
+        NEIGHBOURS,
+    ),
+    Defect(
+        "nodes that cannot go along are let in",
+        "hosts/comfy/neighbours.py",
+        "if way in neighbour.refused and neighbour.found(guider):",
+        "if False:",
+        NEIGHBOURS,
+    ),
+]
+
+
+def main() -> None:
+    words = sys.argv[1:]
+    chosen = [d for d in DEFECTS if not words or any(word in d.name for word in words)]
+    passed = []
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "crossframe-copy"
+        shutil.copytree(ROOT, copy, ignore=LEFT_OUT)
+        bar = tqdm(chosen, unit="defect")
+        for defect in bar:
+            bar.set_postfix_str(defect.name)
+            caught = is_caught(defect, copy)
+            bar.write(f"{'caught' if caught else 'PASSED':<8}{defect.name}")
+            if not caught:
+                passed.append(defect.name)
+    if passed:
+        sys.exit(f"{len(passed)} of {len(chosen)} defects pass the tests")
+    print(f"all {len(chosen)} defects are caught")
+
+
+def is_caught(defect: Defect, copy: Path) -> bool:
+    """Plant a defect in a copy of the pack, run its tests, and put it right again."""
+    file = copy / defect.file
+    right = file.read_text()
+    if right.count(defect.right) != 1:
+        sys.exit(f"{defect.name!r}: its text is not once in {defect.file}; put it right here")
+    file.write_text(right.replace(defect.right, defect.wrong))
+    command = [sys.executable, "-m", "pytest", "-x", "-q", *defect.tests.split()]
+    try:
+        return subprocess.run(command, cwd=copy, capture_output=True).returncode == 1
+    finally:
+        file.write_text(right)
+
+
+if __name__ == "__main__":
+    main()
