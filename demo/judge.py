@@ -66,12 +66,10 @@ def judge(frames: Tensor, truth: Truth) -> dict[str, float]:
 def diversity(edits: Tensor, truth: Truth) -> float:
     """How much the look of one clip varies over seeds; edits: (seeds, frames, 3, SIZE, SIZE).
 
-    Unit: RGB, the standard deviation over seeds of each part's mean colour in the clip.
+    Unit: RGB, the standard deviation over seeds of each part's mean colour in a frame.
     """
-    colours = torch.stack(
-        [consistency.mean_colours(frames, truth.part, PARTS).nanmean(dim=0) for frames in edits]
-    )  # (seeds, parts, 3)
-    return _mean(colours.var(dim=0).mean(dim=-1).sqrt())
+    colours = torch.stack([consistency.mean_colours(frames, truth.part, PARTS) for frames in edits])
+    return _mean(colours.var(dim=0).mean(dim=-1).sqrt())  # (seeds, frames, parts, 3)
 
 
 def _newcomers(motion: consistency.Correspondence, truth: Truth) -> consistency.Correspondence:

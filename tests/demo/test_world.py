@@ -6,7 +6,7 @@ import pytest
 import torch
 from crossframe.consistency import colour_spread, layout_accuracy, sample, warp_error
 from crossframe.demo import looks, world
-from crossframe.demo.judge import PARTS, Truth
+from crossframe.demo.judge import PARTS, Truth, diversity
 
 SEEDS = range(8)
 
@@ -148,3 +148,20 @@ def test_prompts_fix_the_look_only_in_part():
     assert warm.std(dim=0).mean() > 0.05
     words = {word for _, prompt in drawn for word in prompt.split()}
     assert words <= set(looks.WORDS)
+
+
+def test_diversity_is_that_of_looks_not_of_frames():
+    """Seeds that give other looks are diverse; frames that flicker with one seed add nothing."""
+    clip = clip_of(3, frames=6)
+    truth = Truth.of(clip, 2)
+    steady = torch.stack([world.render(clip, look_of(seed)) for seed in range(4)])
+    flickering = torch.stack(
+        [
+            world.render(clip, torch.stack([look_of(6 * seed + n) for n in range(6)]))
+            for seed in range(4)
+        ]
+    )
+    same = steady[:1].expand(4, -1, -1, -1, -1)
+    assert diversity(same, truth) == 0
+    assert diversity(steady, truth) > 0.1
+    assert diversity(flickering, truth) == pytest.approx(diversity(steady, truth), rel=0.3)
