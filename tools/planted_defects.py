@@ -101,7 +101,7 @@ DEFECTS = [
         "hosts/comfy/sampling.py",
         "entries = [evaluation.names.get(label, label) for label in labels]",
         "entries = [uuid for _, uuid in labels]",
-        ORDERS,
+        BATCHING,
     ),
     Defect(
         "steps told apart by noise level",
