@@ -1,7 +1,7 @@
 """The bank: hidden states of frames already painted, kept for frames still to come."""
 
 import logging
-from collections.abc import Hashable
+from collections.abc import Hashable, Set
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -69,9 +69,9 @@ class Bank:
         self.storage = replace(self.storage, device=torch.device("cpu"))
         return tuple(self.storage.keep(tensor) for tensor in tokens)
 
-    def frames(self, key: Key) -> frozenset[int]:
-        """Which frames are kept at an address."""
-        return frozenset(self._kept.get(key, {}))
+    def frames(self, key: Key) -> Set[int]:
+        """Which frames are kept at an address: a view, which changes with the bank."""
+        return self._kept.get(key, {}).keys()
 
     def load(self, key: Key, frame: int) -> Tokens:
         """Return what is kept of a frame, where it was computed. Raises KeyError if nothing is."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..demo import world
-from ..demo.edit import Sampling, Setting, edit
+from ..demo.edit import PLAIN, STEADY, Sampling, Setting, edit
 from ..demo.judge import Truth, diversity, judge
 from ..demo.looks import MOODS, describe
 from ..demo.shipped import load_pipeline
@@ -43,8 +43,7 @@ class Row:
         return self.setting.name + ("" if self.order == DIFFUSERS else f" ({self.order})")
 
 
-BASELINE = Row(Setting(frame_noise=DIFFERENT))
-STEADIEST = Setting("first", layers="all", frame_noise=SAME)
+BASELINE = Row(PLAIN)
 ROWS = [
     BASELINE,
     Row(Setting(frame_noise=SAME)),
@@ -66,8 +65,8 @@ ROWS = [
     Row(Setting("first", layers="mid + up", frame_noise=SAME)),
     Row(Setting("first", layers="all", frame_noise=SAME, end_percent=0.5)),
     Row(Setting("first", layers="all", frame_noise=SAME, start_percent=0.5)),
-    Row(STEADIEST, PER_STEP),
-    Row(STEADIEST, PER_FRAME),
+    Row(STEADY, PER_STEP),
+    Row(STEADY, PER_FRAME),
 ]
 RESAMPLES = 2000  # of the clips, for intervals
 MEASURES = {
@@ -109,18 +108,26 @@ def main() -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("build/consistency"))
-    parser.add_argument("--clips", type=int, default=50)
-    parser.add_argument("--frames", type=int, default=8)
+    parser = options_parser(__doc__, output="build/consistency", clips=50, frames=8, seeds=3)
     parser.add_argument("--far", type=int, default=6)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--together", type=int, default=10, help="clips in one batch")
     parser.add_argument("--only", nargs="*", help="names of rows")
+    return parser.parse_args()
+
+
+def options_parser(
+    doc: str, output: str, clips: int, frames: int, seeds: int
+) -> argparse.ArgumentParser:
+    """Options of `edited`, with a benchmark's own defaults."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path(output))
+    parser.add_argument("--clips", type=int, default=clips)
+    parser.add_argument("--frames", type=int, default=frames)
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--together", type=int, default=10, help="clips in one batch")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--strength", type=float, default=Sampling.strength)
-    return parser.parse_args()
+    return parser
 
 
 def random_clips(count: int, frames: int) -> list[world.Clip]:
@@ -165,12 +172,9 @@ def painter(
 
         return paint
 
-    from comfyui_location import find_comfyui, use_comfyui
+    from comfyui_location import need_comfyui
 
-    path = find_comfyui()
-    if path is None:
-        raise SystemExit(f"row {row.name!r} needs ComfyUI: set COMFYUI_PATH, or choose with --only")
-    use_comfyui(path, cpu=not torch.cuda.is_available())
+    need_comfyui(cpu=not torch.cuda.is_available())
     from ..demo.in_comfyui import edit_in_comfyui, load_in_comfyui
 
     demo = load_in_comfyui()
@@ -237,15 +241,15 @@ def steadiness(rows: dict[str, dict[str, np.ndarray]], baseline: str) -> str:
     lines = []
     for setting, measures in rows.items():
         cells = [
-            _cell(interval(measures[name]), 1000 if name in THOUSANDTHS else 1)
+            table_cell(interval(measures[name]), 1000 if name in THOUSANDTHS else 1)
             for name in STEADINESS
         ]
         cells += [
-            _cell(interval(rows[baseline][name], measures[name])) if baseline in rows else ""
+            table_cell(interval(rows[baseline][name], measures[name])) if baseline in rows else ""
             for name in ("near", "far")
         ]
         lines.append([setting, *cells])
-    return _table(heads, lines)
+    return table(heads, lines)
 
 
 def guards(rows: dict[str, dict[str, np.ndarray]], baseline: str) -> str:
@@ -259,17 +263,19 @@ def guards(rows: dict[str, dict[str, np.ndarray]], baseline: str) -> str:
         for name, (least, most) in GUARDS.items():
             left = interval(measures[name], rows[baseline][name])
             mark = "**" if least <= left.mean <= most else ""
-            cells.append(f"{mark}{_cell(left, 100)}{mark}")
+            cells.append(f"{mark}{table_cell(left, 100)}{mark}")
         lines.append([setting, *cells])
-    return _table(heads, lines)
+    return table(heads, lines)
 
 
-def _cell(found: Interval, scale: float = 1) -> str:
+def table_cell(found: Interval, scale: float = 1) -> str:
+    """A mean and its interval, as the tables write them."""
     mean, low, high = (f"{scale * value:#.3g}" for value in (found.mean, found.low, found.high))
     return f"{mean.rstrip('.')} ({low.rstrip('.')} to {high.rstrip('.')})"
 
 
-def _table(heads: list[str], lines: list[list[str]]) -> str:
+def table(heads: list[str], lines: list[list[str]]) -> str:
+    """A table in Markdown."""
     rows = [heads, ["---"] * len(heads), *lines]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 

@@ -61,12 +61,9 @@ def report(order: str, lengths, peaks) -> str:
 
 def peak_bytes(order: str, frames: int) -> int:
     """Sample a clip in this process and return its peak memory so far, bytes."""
-    from comfyui_location import find_comfyui, use_comfyui
+    from comfyui_location import need_comfyui
 
-    path = find_comfyui()
-    if path is None:
-        sys.exit("this benchmark needs ComfyUI: set COMFYUI_PATH")
-    use_comfyui(path, cpu=True)
+    need_comfyui(cpu=True)
     from ..demo.in_comfyui import load_in_comfyui
     from ..nodes.attention import CrossFrameAttention
     from ..nodes.sampling import CrossFrameSampler

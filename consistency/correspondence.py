@@ -60,7 +60,10 @@ class Correspondence:
 
     def last(self, count: int) -> Correspondence:
         """The last pairs, at most `count` of them."""
-        return self.where(torch.arange(len(self)) >= len(self) - count)
+        start = max(len(self) - count, 0)
+        return Correspondence(
+            self.earlier[start:], self.later[start:], self.points[start:], self.valid[start:]
+        )
 
     def where(self, chosen: Tensor) -> Correspondence:
         """Some of the pairs. chosen: (pairs,), bool."""

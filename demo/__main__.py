@@ -5,16 +5,14 @@ side, and prints how steady each is.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..consistency import colour_spread, warp_error
-from ..hosts.frame_noise import DIFFERENT, SAME
 from . import world
-from .edit import Setting, edit
+from .edit import PLAIN, STEADY, Setting, edit
 from .shipped import CLIP_FILE, RATE, load_pipeline, shipped_clip
 from .video import enlarge, read_clip, write_gif, write_picture, write_video
 
@@ -22,9 +20,9 @@ FAR = 8  # frames apart
 STRIP = 6  # frames in the picture
 GAP = 4  # pixels between pictures
 SETTINGS = {
-    "plain, frame by frame": Setting(frame_noise=DIFFERENT),
-    "plain, same noise": Setting(frame_noise=SAME),
-    "cross-frame attention": Setting("first", layers="all", frame_noise=SAME),
+    "plain, frame by frame": PLAIN,
+    "plain, same noise": Setting(),
+    "cross-frame attention": STEADY,
 }
 
 
@@ -49,12 +47,9 @@ def edit_with_diffusers(source: Tensor, options: argparse.Namespace) -> dict[str
 
 def edit_with_comfyui(source: Tensor, options: argparse.Namespace) -> dict[str, Tensor]:
     """Edit the clip with every setting, in the ComfyUI that is found."""
-    from comfyui_location import comfyui_version, find_comfyui, use_comfyui
+    from comfyui_location import comfyui_version, need_comfyui
 
-    path = find_comfyui()
-    if path is None:
-        sys.exit("no ComfyUI found: set COMFYUI_PATH, or leave out HOST=comfyui")
-    use_comfyui(path, cpu=not torch.cuda.is_available())
+    path = need_comfyui(cpu=not torch.cuda.is_available())
     print(f"ComfyUI {comfyui_version(path)} at {path}")
     from .in_comfyui import edit_in_comfyui, load_in_comfyui
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..hosts.diffusers import cross_frame_attention
-from ..hosts.frame_noise import SAME
+from ..hosts.frame_noise import DIFFERENT, SAME
 
 PLAIN_TOGETHER = 8  # frames in one batch where each is painted on its own
 
@@ -42,6 +42,10 @@ class Setting:
     def whole(self) -> bool:
         """Whether it acts during all of the denoising."""
         return (self.start_percent, self.end_percent) == (0.0, 1.0)
+
+
+PLAIN = Setting(frame_noise=DIFFERENT)  # what everything else is compared with
+STEADY = Setting("first")  # the steadiest, in all layers and with one noise for all frames
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,14 @@ from pathlib import Path
 
 from demo_workflow import TRY_IT, try_it
 from workflow_graph import HIGHLIGHT, Graph
+from workflow_parts import (
+    add_controlnet,
+    add_decoder,
+    add_latents,
+    add_prompts,
+    add_sampler,
+    add_video_file,
+)
 
 FOLDER = Path(__file__).resolve().parent.parent / "example_workflows"
 CHECKPOINT = {
@@ -129,33 +137,24 @@ def _add_models_and_prompt(graph: Graph) -> None:
         control_net_name=CONTROLNET["name"],
     )
     graph.group("2. Models", "checkpoint", "controlnet")
-    for key, title, y, text in (
-        ("positive", "Prompt", 370, "watercolor painting, soft washes of color, paper texture"),
-        ("negative", "Negative prompt", 610, "photo, blurry, text, watermark"),
-    ):
-        graph.node(
-            key,
-            "CLIPTextEncode",
-            (760, y, 340, 180),
-            {"clip": ("checkpoint", "CLIP")},
-            extra={"title": title},
-            text=text,
-        )
+    add_prompts(
+        graph,
+        ("checkpoint", "CLIP"),
+        760,
+        180,
+        positive=(370, "watercolor painting, soft washes of color, paper texture"),
+        negative=(610, "photo, blurry, text, watermark"),
+    )
     graph.group("3. Style", "positive", "negative")
 
 
 def _add_shapes(graph: Graph) -> None:
     graph.node("edges", "Canny", (1160, 580, 340, 90), {"image": ("frames", "IMAGE")})
-    graph.node(
-        "shapes",
-        "ControlNetApplyAdvanced",
+    add_controlnet(
+        graph,
         (1160, 730, 340, 200),
-        {
-            "positive": ("positive", "CONDITIONING"),
-            "negative": ("negative", "CONDITIONING"),
-            "control_net": ("controlnet", "CONTROL_NET"),
-            "image": ("edges", "IMAGE"),
-        },
+        ("controlnet", "CONTROL_NET"),
+        ("edges", "IMAGE"),
         strength=0.8,
     )
     graph.group("5. Keep the shapes", "edges", "shapes")
@@ -174,22 +173,13 @@ def _add_attention(graph: Graph) -> None:
 
 
 def _add_sampler(graph: Graph, frame_by_frame: bool) -> None:
-    graph.node(
-        "latents",
-        "VAEEncode",
-        (1560, 0, 360, 60),
-        {"pixels": ("frames", "IMAGE"), "vae": ("checkpoint", "VAE")},
-    )
-    graph.node(
+    add_latents(graph, (1560, 0, 360, 60), ("checkpoint", "VAE"))
+    add_sampler(
+        graph,
         "sampler",
         "CrossFrameKSampler" if frame_by_frame else "KSampler",
         (1560, 120, 360, 310),
-        {
-            "model": ("attention", "MODEL"),
-            "positive": ("shapes", "positive"),
-            "negative": ("shapes", "negative"),
-            "latent_image": ("latents", "LATENT"),
-        },
+        "attention",
         extra=HIGHLIGHT if frame_by_frame else None,
         seed=1,
         steps=20,
@@ -198,12 +188,7 @@ def _add_sampler(graph: Graph, frame_by_frame: bool) -> None:
         scheduler="karras",
         denoise=0.6,
     )
-    graph.node(
-        "images",
-        "VAEDecode",
-        (1560, 730, 360, 60),
-        {"samples": ("sampler", "LATENT"), "vae": ("checkpoint", "VAE")},
-    )
+    add_decoder(graph, "images", (1560, 730, 360, 60), "sampler", ("checkpoint", "VAE"))
     text = FRAME_BY_FRAME_NOTE if frame_by_frame else KSAMPLER_NOTE
     graph.note("about sampler", "About the sampler", (1560, 490, 360, 180), text)
     graph.group("6. Paint", "latents", "sampler", "about sampler", "images")
@@ -220,15 +205,7 @@ def _add_result(graph: Graph) -> None:
             "fps": ("parts", "fps"),
         },
     )
-    graph.node(
-        "save",
-        "SaveVideo",
-        (1980, 180, 320, 340),
-        {"video": ("video", "VIDEO")},
-        filename_prefix="video/restyle",
-        format="auto",
-        codec="auto",
-    )
+    add_video_file(graph, (1980, 180, 320, 340), "video/restyle")
     graph.group("7. Result", "video", "save")
 
 

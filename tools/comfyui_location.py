@@ -34,6 +34,15 @@ def use_comfyui(path: Path, cpu: bool) -> None:
     comfy.cli_args.args.disable_api_nodes = True
 
 
+def need_comfyui(cpu: bool) -> Path:
+    """Find a ComfyUI and make it importable, or end the program saying what to do."""
+    path = find_comfyui()
+    if path is None:
+        sys.exit("this needs ComfyUI, and none was found: set COMFYUI_PATH")
+    use_comfyui(path, cpu)
+    return path
+
+
 def comfyui_version(path: Path) -> str:
     """The version that a ComfyUI folder says it has."""
     text = (path / "comfyui_version.py").read_text()

@@ -1,6 +1,14 @@
 """The workflow that shows cross-frame attention with nothing to download."""
 
 from workflow_graph import HIGHLIGHT, Graph
+from workflow_parts import (
+    add_controlnet,
+    add_decoder,
+    add_latents,
+    add_prompts,
+    add_sampler,
+    add_video_file,
+)
 
 TRY_IT = "1 - Try it (no downloads)"
 
@@ -39,7 +47,7 @@ def try_it(object_info: dict) -> dict:
     graph = Graph(object_info)
     graph.note("start", "Start here", (0, 0, 340, 440), START_NOTE)
     _add_clip_and_model(graph)
-    _add_prompts(graph)
+    _add_prompts_and_shapes(graph)
     _add_attention(graph)
     for branch, model, y in (("plain", "model", 0), ("steady", "attention", 460)):
         _add_branch(graph, branch, model, y)
@@ -66,37 +74,18 @@ def _add_clip_and_model(graph: Graph) -> None:
     graph.group("2. Model", "model")
 
 
-def _add_prompts(graph: Graph) -> None:
-    for key, title, y, text in (
-        ("positive", "Prompt", 0, "a neon drawing"),
-        ("negative", "Negative prompt", 190, ""),
-    ):
-        graph.node(
-            key,
-            "CLIPTextEncode",
-            (760, y, 340, 130),
-            {"clip": ("model", "CLIP")},
-            extra={"title": title},
-            text=text,
-        )
-    graph.node(
-        "shapes",
-        "ControlNetApplyAdvanced",
+def _add_prompts_and_shapes(graph: Graph) -> None:
+    add_prompts(
+        graph, ("model", "CLIP"), 760, 130, positive=(0, "a neon drawing"), negative=(190, "")
+    )
+    add_controlnet(
+        graph,
         (760, 380, 340, 200),
-        {
-            "positive": ("positive", "CONDITIONING"),
-            "negative": ("negative", "CONDITIONING"),
-            "control_net": ("model", "CONTROL_NET"),
-            "image": ("frames", "IMAGE"),
-        },
+        ("model", "CONTROL_NET"),
+        ("frames", "IMAGE"),
         extra={"title": "Keep the shapes"},
     )
-    graph.node(
-        "latents",
-        "VAEEncode",
-        (760, 640, 340, 60),
-        {"pixels": ("frames", "IMAGE"), "vae": ("model", "VAE")},
-    )
+    add_latents(graph, (760, 640, 340, 60), ("model", "VAE"))
     graph.group("3. Prompt and shapes", "positive", "negative", "shapes", "latents")
 
 
@@ -116,16 +105,12 @@ def _add_attention(graph: Graph) -> None:
 
 def _add_branch(graph: Graph, branch: str, model: str, y: int) -> None:
     """The sampler of one branch, and what measures its frames."""
-    graph.node(
+    add_sampler(
+        graph,
         f"{branch} sampler",
         "KSampler",
         (1560, y, 320, 310),
-        {
-            "model": (model, "MODEL"),
-            "positive": ("shapes", "positive"),
-            "negative": ("shapes", "negative"),
-            "latent_image": ("latents", "LATENT"),
-        },
+        model,
         seed=1,
         steps=16,
         cfg=1.5,
@@ -133,11 +118,8 @@ def _add_branch(graph: Graph, branch: str, model: str, y: int) -> None:
         scheduler="normal",
         denoise=1.0,
     )
-    graph.node(
-        f"{branch} images",
-        "VAEDecode",
-        (1940, y, 300, 60),
-        {"samples": (f"{branch} sampler", "LATENT"), "vae": ("model", "VAE")},
+    add_decoder(
+        graph, f"{branch} images", (1940, y, 300, 60), f"{branch} sampler", ("model", "VAE")
     )
     graph.node(
         f"{branch} consistency",
@@ -173,14 +155,6 @@ def _add_result(graph: Graph) -> None:
         (2300, 390, 300, 120),
         {"images": ("large", "IMAGE"), "fps": ("parts", "fps")},
     )
-    graph.node(
-        "save",
-        "SaveVideo",
-        (2300, 570, 300, 300),
-        {"video": ("video", "VIDEO")},
-        filename_prefix="video/crossframe try it",
-        format="auto",
-        codec="auto",
-    )
+    add_video_file(graph, (2300, 570, 300, 300), "video/crossframe try it")
     graph.note("about numbers", "About the numbers", (2660, 0, 300, 150), MEASURE_NOTE)
     graph.group("7. Result", "beside", "large", "video", "save")

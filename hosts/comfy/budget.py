@@ -31,10 +31,12 @@ def budget_memory(executor, model, noise_shape, conds, *args, **kwargs):
                 - sum(loaded.model_size() for loaded in (model, *others))
                 - inference
             )
-            run.bank_bytes = _bank_between_batches(run, model.model, noise_shape, conds)
+            entries = sum(len(cond) for cond in conds.values())
+            dtype = model.model.get_dtype_inference()
+            run.expect_bank(evaluation_bytes(run, entries, noise_shape, dtype))
             at_most = frames_per_batch(run, model.model, noise_shape, free)
-            if at_most == run.frames:  # nothing is left to another batch
-                run.bank_bytes = 0
+            if at_most == run.frames:
+                run.expect_bank(0)  # nothing is left to another batch
             noise_shape = [at_most, *noise_shape[1:]]
         # What the bank holds already is no longer free, and needs no more room.
         to_come = max(run.bank_bytes - run.bank.nbytes, 0)
@@ -42,13 +44,6 @@ def budget_memory(executor, model, noise_shape, conds, *args, **kwargs):
         needed = math.ceil(to_come / per_frame)
         noise_shape = [noise_shape[0] + needed, *noise_shape[1:]]
     return executor(model, noise_shape, conds, *args, **kwargs)
-
-
-def _bank_between_batches(run: ComfyRun, model, shape, conds: dict[str, list]) -> int:
-    """Bytes, on the model's device, that one batch leaves to the next at most."""
-    entries = sum(len(cond) for cond in conds.values())
-    kept = evaluation_bytes(run, entries, shape, model.get_dtype_inference())
-    return kept if run.settings.storage.device is None else 0
 
 
 def evaluation_bytes(run: ComfyRun, entries: int, shape, dtype: torch.dtype) -> int:

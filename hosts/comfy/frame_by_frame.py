@@ -43,8 +43,7 @@ def sample_frames(guider, noise, latent, sampler, sigmas, noise_mask, seed: int,
     conds = _clip_conds(guider, latent)
     own_noise = mask_noise(sampler, seed, latent) if noise_mask is not None else None
     bank = bank_bytes(run, guider, sampler, sigmas, latent)
-    if run.settings.storage.device is None:
-        run.bank_bytes = bank
+    run.expect_bank(bank)
     log.info(
         "Cross-frame attention: %d frames one after another, bank of up to %s in %d layers.",
         frames,

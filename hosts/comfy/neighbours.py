@@ -25,10 +25,6 @@ class Neighbour:
     problem: str
     fix: str
 
-    def error(self, node: str, name: str = "model") -> BadInputError:
-        """The error that says so. name: the input of the node that it came through."""
-        return BadInputError(node, name, self.problem, self.fix)
-
 
 def made_by(owner: str) -> Callable[[object], bool]:
     """Whether a function that was defined in class `owner` is among a MODEL's patches."""
@@ -131,10 +127,9 @@ def check_neighbours(guider, way: str, node: str) -> None:
     """Raise BadInputError if a node on the guider's MODEL is refused in a way of working."""
     for neighbour in NEIGHBOURS:
         if way in neighbour.refused and neighbour.found(guider):
-            raise neighbour.error(node)
+            raise BadInputError(node, "model", neighbour.problem, neighbour.fix)
 
 
-def needs_one_batch(guider) -> Neighbour | None:
-    """A node on the guider's MODEL that must see the whole clip in one model call, if any."""
-    found = [n for n in NEIGHBOURS if IN_BATCHES in n.refused and n.found(guider)]
-    return found[0] if found else None
+def needs_one_batch(guider) -> bool:
+    """Whether a node on the guider's MODEL must see the whole clip in one model call."""
+    return any(n.found(guider) for n in NEIGHBOURS if IN_BATCHES in n.refused)

@@ -48,11 +48,16 @@ def with_mask_noise(sampler, noise: torch.Tensor):
 
     noise: (frames, channels, height, width) for the frames that will be sampled.
     """
-    fixed = copy.copy(sampler)
 
     def sample(model, x, *args, **kwargs):
         model.noise = noise.to(x)
         return sampler.sampler_function(model, x, *args, **kwargs)
 
-    fixed.sampler_function = sample
-    return fixed
+    return with_function(sampler, sample)
+
+
+def with_function(sampler, function):
+    """Return a copy of a SAMPLER with another sampler function; `sampler` stays as it is."""
+    copied = copy.copy(sampler)
+    copied.sampler_function = function
+    return copied

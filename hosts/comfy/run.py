@@ -39,6 +39,10 @@ class ComfyRun(Run):
         start, end = self.sigmas
         return end <= sigma <= start
 
+    def expect_bank(self, nbytes: int) -> None:
+        """Say what the bank will hold at most; kept elsewhere, it takes no memory here."""
+        self.bank_bytes = nbytes if self.settings.storage.device is None else 0
+
     def draws(self) -> list[int]:
         """Which draw of a sampler's own noise each frame gets that is now sampled."""
         frames = [self.frame] if self.one_frame else range(self.frames)
@@ -66,7 +70,7 @@ def new_run(guider, noise: torch.Tensor, *, one_frame: bool) -> ComfyRun:
     )
     run = ComfyRun(settings, noise.shape[0], sigmas, one_frame)
     run.one_noise = bool((noise == noise[:1]).all())
-    run.one_batch = not one_frame and needs_one_batch(guider) is not None
+    run.one_batch = not one_frame and needs_one_batch(guider)
     return run
 
 

@@ -5,7 +5,6 @@ are run with it. Here it depends on the seed and the frame's number alone. What 
 what the stock sampler gives a batch of one frame.
 """
 
-import copy
 import inspect
 from collections.abc import Callable, Sequence
 from random import Random
@@ -13,6 +12,8 @@ from random import Random
 import torch
 from comfy.k_diffusion.sampling import BrownianTreeNoiseSampler
 from torch import Tensor
+
+from .noise import with_function
 
 OPTION = "noise_sampler"  # what sampler functions call it
 
@@ -29,19 +30,17 @@ def with_frame_noise(sampler, sigmas: Tensor, seed: int | None, draws: Sequence[
         return sampler
     if OPTION not in inspect.signature(function).parameters:
         return sampler
-    numbers = list(dict.fromkeys(draws))
-    rows = [numbers.index(draw) for draw in draws]
+    places = {draw: place for place, draw in enumerate(dict.fromkeys(draws))}
+    rows = [places[draw] for draw in draws]
     begin = _brownian if _is_brownian(function) else _independent
 
     def sample(model, x, *args, **kwargs):
-        noise = begin(x[: len(numbers)], sigmas, [_seed(seed, number) for number in numbers])
+        noise = begin(x[: len(places)], sigmas, [_seed(seed, draw) for draw in places])
         kwargs[OPTION] = lambda sigma, sigma_next: noise(sigma, sigma_next)[rows]
         return function(model, x, *args, **kwargs)
 
     sample.__name__ = function.__name__
-    own = copy.copy(sampler)
-    own.sampler_function = sample
-    return own
+    return with_function(sampler, sample)
 
 
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]

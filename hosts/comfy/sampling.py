@@ -61,16 +61,17 @@ def run_sampling(
     Samplings of one frame that belong to a longer run bring that run with them.
     """
     guider = executor.class_obj
-    before = guider.model_options
+    before = options = guider.model_options
     run = run_of(before)
     if run is None:
         check_sampling(guider, guider.conds, latent_image, PER_STEP, NODE)
         run = new_run(guider, noise, one_frame=False)
         if 0 < run.settings.frames_per_batch < run.frames:
             check_neighbours(guider, IN_BATCHES, NODE)
+        options = options_with_run(create_model_options_clone(before), run)
     sampler = with_frame_noise(sampler, sigmas, seed, run.draws())
     try:
-        guider.model_options = options_with_run(create_model_options_clone(before), run)
+        guider.model_options = options
         return executor(
             noise,
             latent_image,

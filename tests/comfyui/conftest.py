@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+from graphs import Parts
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +32,12 @@ def sdxl():
 def canny():
     """A ControlNet for `sd15`."""
     return tiny.controlnet(tiny.SD15)
+
+
+@pytest.fixture(scope="session")
+def parts():
+    """Models and ControlNets for graphs, each made once."""
+    return Parts()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import tiny
 import torch
 
 ONE, CLIP = "one row", "one row per frame"
+CONFIGS = {"sd15": tiny.SD15, "sdxl": tiny.SDXL, "inpaint": tiny.INPAINT}
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ class Plan:
     frame_noise: str = "different per frame"
     seed: int = 3
 
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.height, self.width
+
 
 @dataclass
 class Parts:
@@ -70,11 +75,10 @@ class Parts:
         return self.made[name]
 
     def model(self, family: str):
-        configs = {"sd15": tiny.SD15, "sdxl": tiny.SDXL, "inpaint": tiny.INPAINT}
-        return self.get(family, lambda: tiny.model(configs[family]))
+        return self.get(family, lambda: tiny.model(CONFIGS[family]))
 
     def control(self, kind: str, family: str, number: int):
-        config = tiny.SDXL if family == "sdxl" else tiny.SD15
+        config = CONFIGS["sdxl" if family == "sdxl" else "sd15"]
         if kind == "controlnet":
             name = f"{family} controlnet {number}"
             return self.get(name, lambda: tiny.controlnet(config, seed=number + 1))
@@ -94,13 +98,12 @@ class Graph:
     def build(cls, plan: Plan, parts: Parts) -> "Graph":
         pooled = plan.family == "sdxl"
         model = parts.model(plan.family)
-        rows = plan.frames if plan.prompts == CLIP else 1
-        positive = tiny.prompt(1, rows, pooled)
+        positive = tiny.prompt(1, _rows(plan, plan.prompts), pooled)
         for number, extra in enumerate(plan.extras):
             positive += _extra(plan, extra, number, parts)
         negative = tiny.prompt(2, 1, pooled)
         for number, control in enumerate(plan.controls):
-            hints = _images(plan, number)[: plan.frames if control.hints == CLIP else 1]
+            hints = tiny.images(_rows(plan, control.hints), 40 + number, plan.size)
             positive, negative = tiny.apply_controlnet(
                 positive,
                 negative,
@@ -111,16 +114,17 @@ class Graph:
             )
         if plan.family == "inpaint":
             values = {
-                "concat_latent_image": _clip(plan, seed=12),
-                "concat_mask": _masks(plan, CLIP, seed=13).unsqueeze(1),
+                "concat_latent_image": tiny.clip(plan.frames, 12, plan.size)["samples"],
+                "concat_mask": tiny.masks(plan.frames, 13, plan.size).unsqueeze(1),
             }
             positive, negative = (
                 [[tokens, {**extra, **values}] for tokens, extra in conds]
                 for conds in (positive, negative)
             )
-        latent = {"samples": _clip(plan, seed=7)}
+        latent = tiny.clip(plan.frames, size=plan.size)
         if plan.noise_mask is not None:
-            latent["noise_mask"] = _masks(plan, plan.noise_mask, seed=9).unsqueeze(1)
+            masks = tiny.masks(_rows(plan, plan.noise_mask), size=plan.size)
+            latent["noise_mask"] = masks.unsqueeze(1)
         return cls(plan, model, [positive, negative], latent)
 
     def patched(self, frames_per_batch: int = 0, model=None):
@@ -178,33 +182,19 @@ class Graph:
         return output.args[0]["samples"]
 
 
-def _clip(plan: Plan, seed: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(plan.frames, 4, plan.height, plan.width, generator=generator)
-
-
-def _images(plan: Plan, number: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(40 + number)
-    colours = torch.rand(plan.frames, 3, 3, 3, generator=generator).round()
-    pixels = torch.nn.functional.interpolate(colours, size=(plan.height * 8, plan.width * 8))
-    return pixels.movedim(1, -1)
-
-
-def _masks(plan: Plan, rows: str, seed: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    count = plan.frames if rows == CLIP else 1
-    return (torch.rand(count, plan.height * 8, plan.width * 8, generator=generator) > 0.5).float()
+def _rows(plan: Plan, rows: str) -> int:
+    return plan.frames if rows == CLIP else 1
 
 
 def _extra(plan: Plan, extra: Extra, number: int, parts: Parts) -> list:
     """One more positive prompt, as ComfyUI's nodes would make it."""
     import comfy.hooks
 
-    rows = plan.frames if extra.rows == CLIP else 1
+    rows = _rows(plan, extra.rows)
     ((tokens, values),) = tiny.prompt(50 + number, rows, plan.family == "sdxl")
     values = dict(values)
     if extra.kind == "mask":
-        mask = _masks(plan, extra.rows, seed=60 + number)
+        mask = tiny.masks(rows, 60 + number, plan.size)
         values |= {"mask": mask, "mask_strength": 0.7}
     elif extra.kind == "bounds":
         mask = torch.zeros(rows, plan.height * 8, plan.width * 8)
@@ -217,7 +207,7 @@ def _extra(plan: Plan, extra: Extra, number: int, parts: Parts) -> list:
         values |= {"start_percent": 0.3, "end_percent": 0.7}
     conds = [[tokens, values]]
     if extra.kind == "hooks":
-        other = parts.get(f"{plan.family} lora", lambda: tiny.model(_CONFIGS[plan.family], seed=9))
+        other = parts.get(f"{plan.family} lora", lambda: tiny.model(CONFIGS[plan.family], seed=9))
         weights = comfy.hooks.get_patch_weights_from_model(other)
         hooks = comfy.hooks.create_hook_model_as_lora(weights, None, 0.4, 0.0)
         keyframes = comfy.hooks.HookKeyframeGroup()
@@ -226,9 +216,6 @@ def _extra(plan: Plan, extra: Extra, number: int, parts: Parts) -> list:
         hooks.set_keyframes_on_hooks(keyframes)
         conds = comfy.hooks.set_hooks_for_conditioning(conds, hooks)
     return conds
-
-
-_CONFIGS = {"sd15": tiny.SD15, "sdxl": tiny.SDXL, "inpaint": tiny.INPAINT}
 
 
 class Planted(Exception):  # noqa: N818  (as the Cancel of ComfyUI)

@@ -7,7 +7,7 @@ function to `graphs.py`. What cannot work is in REFUSED, with the words of its e
 import pytest
 import tiny
 import torch
-from graphs import CLIP, ONE, ROADS, Control, Extra, Graph, Parts, Plan, failing, one_batch
+from graphs import CLIP, ONE, ROADS, Control, Extra, Graph, Plan, failing, one_batch
 
 GRAPHS = {
     "plain": Plan(),
@@ -53,12 +53,7 @@ REFUSED = {
 
 
 @pytest.fixture(scope="module")
-def parts():
-    return Parts()
-
-
-@pytest.fixture(scope="module")
-def expected(parts):
+def expected():
     """Each graph's frames by the plain road, made once."""
     return {}
 

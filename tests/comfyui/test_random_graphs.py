@@ -6,10 +6,9 @@ failed is kept as an `example`.
 
 import os
 
-import pytest
 import tiny
 import torch
-from graphs import CLIP, ONE, Control, Extra, Graph, Parts, Plan
+from graphs import CLIP, ONE, Control, Extra, Graph, Plan
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_samplers import DETERMINISTIC, STOCHASTIC
@@ -61,11 +60,6 @@ def plans(draw) -> Plan:
         frame_noise=draw(st.sampled_from(["different per frame", "same for every frame"])),
         seed=draw(st.integers(0, 2**32)),
     )
-
-
-@pytest.fixture(scope="module")
-def parts():
-    return Parts()
 
 
 @example(plan=Plan(), batch=2)

@@ -122,24 +122,30 @@ def prompt(seed: int, rows: int = 1, pooled: bool = False):
     return [[torch.randn(rows, 7, CONTEXT, generator=generator), extra]]
 
 
-def clip(frames: int = FRAMES, seed: int = 7, size: int = SIZE, **extra) -> dict:
+def sides(size: int | tuple[int, int], times: int = 1) -> tuple[int, int]:
+    """Height and width of something `times` as large as latents of `size`, a square's or both."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return height * times, width * times
+
+
+def clip(frames: int = FRAMES, seed: int = 7, size=SIZE, **extra) -> dict:
     """A LATENT of random frames."""
     generator = torch.Generator().manual_seed(seed)
-    return {"samples": torch.randn(frames, 4, size, size, generator=generator), **extra}
+    return {"samples": torch.randn(frames, 4, *sides(size), generator=generator), **extra}
 
 
-def images(frames: int = FRAMES, seed: int = 8, size: int = SIZE) -> torch.Tensor:
+def images(frames: int = FRAMES, seed: int = 8, size=SIZE) -> torch.Tensor:
     """An IMAGE batch of frames in random coarse colours, for latents of `size`."""
     generator = torch.Generator().manual_seed(seed)
     colours = torch.rand(frames, 3, 3, 3, generator=generator).round()
-    pixels = torch.nn.functional.interpolate(colours, size=(size * 8, size * 8))
+    pixels = torch.nn.functional.interpolate(colours, size=sides(size, 8))
     return pixels.movedim(1, -1)
 
 
-def masks(frames: int = FRAMES, seed: int = 9, size: int = SIZE) -> torch.Tensor:
+def masks(frames: int = FRAMES, seed: int = 9, size=SIZE) -> torch.Tensor:
     """A MASK batch that covers another part of each frame."""
     generator = torch.Generator().manual_seed(seed)
-    return (torch.rand(frames, size * 8, size * 8, generator=generator) > 0.5).float()
+    return (torch.rand(frames, *sides(size, 8), generator=generator) > 0.5).float()
 
 
 def apply_controlnet(positive, negative, network, hints, strength=0.7, start=0.0, end=1.0):

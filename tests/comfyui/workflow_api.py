@@ -1,8 +1,9 @@
 """Turn a workflow as the page saves it into the prompt that the page would queue."""
 
+from workflow_graph import WIDGET_TYPES
+
 PAGE_ONLY = ("Note", "MarkdownNote")
 MUTED, BYPASSED = 2, 4  # values of a node's mode
-WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")
 
 
 def api_prompt(workflow: dict, object_info: dict) -> dict:

@@ -12,15 +12,12 @@ from crossframe.attention import references
 from crossframe.attention.bank import Bank
 from crossframe.attention.run import Evaluation
 from crossframe.demo import world
-from crossframe.demo.edit import Sampling, Setting, edit
+from crossframe.demo.edit import PLAIN, STEADY, Sampling, edit
 from crossframe.demo.judge import Truth, judge
-from crossframe.hosts.frame_noise import DIFFERENT, SAME
 
 FRAMES, FAR = 8, 6
 SEEDS = (101, 102)  # of clips; their noise has the same
 SAMPLING = Sampling(steps=10)
-STEADY = Setting("first", layers="all", frame_noise=SAME)
-PLAIN = Setting(frame_noise=DIFFERENT)
 NEAR_GAIN, FAR_GAIN = 25, 12  # times smaller than plain
 
 

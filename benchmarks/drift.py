@@ -1,0 +1,86 @@
+"""How the error grows with the distance in time, in clips of 64 frames, with 95 % intervals.
+
+Edits clips of the small world as `benchmarks.consistency` does and compares frames that lie
+from 1 to 48 apart. What drifts keeps getting worse with the distance; what holds on to its
+first frame does not. Finished settings are kept in the output folder.
+
+    python tools/module.py benchmarks.drift --output build/drift
+"""
+
+import argparse
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from .. import consistency
+from ..demo import world
+from ..demo.edit import PLAIN, STEADY, Setting
+from ..hosts.frame_noise import SAME
+from .consistency import Row, edited, interval, options_parser, random_clips, table, table_cell
+
+DISTANCES = (1, 2, 4, 6, 12, 24, 48)
+ROWS = [
+    Row(PLAIN),
+    Row(Setting(frame_noise=SAME)),
+    Row(Setting("first + previous", layers="up", frame_noise=SAME)),
+    Row(STEADY),
+    Row(Setting("previous", frame_noise=SAME)),
+]
+
+
+def main() -> None:
+    options = parse_options()
+    options.output.mkdir(parents=True, exist_ok=True)
+    clips = random_clips(options.clips, options.frames)
+    distances = [apart for apart in DISTANCES if apart < options.frames]
+    rows = {row.name: edited(options, clips, row) for row in ROWS}
+    errors = {name: np.empty((len(clips), len(distances))) for name in rows}
+    for number, clip in enumerate(tqdm(clips, desc="judge", unit="clip")):
+        for column, apart in enumerate(distances):
+            motion = world.correspondence(clip, apart)
+            for name, edits in rows.items():
+                errors[name][number, column] = mean_error(edits[:, number], motion)
+    report = growth(errors, distances)
+    (options.output / "drift.md").write_text(report)
+    print(report)
+
+
+def parse_options() -> argparse.Namespace:
+    parser = options_parser(__doc__, output="build/drift", clips=12, frames=64, seeds=2)
+    return parser.parse_args()
+
+
+def mean_error(edits: Tensor, motion: consistency.Correspondence) -> float:
+    """Warp error of one clip at one distance, mean over its seeds, (seeds, frames, 3, h, w)."""
+    return float(
+        np.nanmean([float(consistency.warp_error(frames, motion).nanmean()) for frames in edits])
+    )
+
+
+def growth(errors: dict[str, np.ndarray], distances: list[int]) -> str:
+    """A table of the errors by distance, (clips, distances), and how much they grow.
+
+    Growth is the error at the largest distance over that at the middle one.
+    """
+    middle = len(distances) // 2
+    heads = [
+        "warp error x 1000, frames apart",
+        *map(str, distances),
+        f"{distances[-1]} over {distances[middle]}",
+        f"{distances[-1]} over {distances[0]}",
+    ]
+    lines = [
+        [
+            name,
+            *(table_cell(interval(found[:, column]), 1000) for column in range(len(distances))),
+            table_cell(interval(found[:, -1], found[:, middle])),
+            table_cell(interval(found[:, -1], found[:, 0])),
+        ]
+        for name, found in errors.items()
+    ]
+    return table(heads, lines)
+
+
+if __name__ == "__main__":
+    main()
