@@ -74,14 +74,13 @@ MEASURES = {
     "far": "far apart",
     "spread": "colour spread",
     "newcomer_near": "newcomers' pixels, 1 apart",
-    "newcomer_far": "far apart",
     "layout": "layout accuracy",
     "detail": "fine detail",
     "diversity": "diversity over seeds",
     "newcomer_contrast": "newcomers' contrast",
 }
-STEADINESS = ("near", "far", "spread", "newcomer_near", "newcomer_far")
-THOUSANDTHS = ("near", "far", "newcomer_near", "newcomer_far")
+STEADINESS = ("near", "far", "spread", "newcomer_near")
+THOUSANDTHS = ("near", "far", "newcomer_near")
 # What steadiness must not be bought with: the share of plain's that has to be left, from and to.
 GUARDS = {
     "layout": (0.99, math.inf),

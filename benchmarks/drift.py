@@ -8,6 +8,7 @@ first frame does not. Finished settings are kept in the output folder.
 """
 
 import argparse
+from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
@@ -20,6 +21,7 @@ from ..hosts.frame_noise import SAME
 from .consistency import Row, edited, interval, options_parser, random_clips, table, table_cell
 
 DISTANCES = (1, 2, 4, 6, 12, 24, 48)
+SETTLED = 12  # from here on even plain img2img with one noise hardly gets worse
 ROWS = [
     Row(PLAIN),
     Row(Setting(frame_noise=SAME)),
@@ -33,22 +35,24 @@ def main() -> None:
     options = parse_options()
     options.output.mkdir(parents=True, exist_ok=True)
     clips = random_clips(options.clips, options.frames)
-    distances = [apart for apart in DISTANCES if apart < options.frames]
     rows = {row.name: edited(options, clips, row) for row in ROWS}
-    errors = {name: np.empty((len(clips), len(distances))) for name in rows}
+    errors = {name: np.empty((len(clips), len(DISTANCES))) for name in rows}
     for number, clip in enumerate(tqdm(clips, desc="judge", unit="clip")):
-        for column, apart in enumerate(distances):
+        for column, apart in enumerate(DISTANCES):
             motion = world.correspondence(clip, apart)
             for name, edits in rows.items():
                 errors[name][number, column] = mean_error(edits[:, number], motion)
-    report = growth(errors, distances)
+    report = growth(errors, DISTANCES)
     (options.output / "drift.md").write_text(report)
     print(report)
 
 
 def parse_options() -> argparse.Namespace:
     parser = options_parser(__doc__, output="build/drift", clips=12, frames=64, seeds=2)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.frames <= max(DISTANCES):
+        parser.error(f"--frames must be above {max(DISTANCES)}")
+    return options
 
 
 def mean_error(edits: Tensor, motion: consistency.Correspondence) -> float:
@@ -58,23 +62,23 @@ def mean_error(edits: Tensor, motion: consistency.Correspondence) -> float:
     )
 
 
-def growth(errors: dict[str, np.ndarray], distances: list[int]) -> str:
+def growth(errors: dict[str, np.ndarray], distances: Sequence[int]) -> str:
     """A table of the errors by distance, (clips, distances), and how much they grow.
 
-    Growth is the error at the largest distance over that at the middle one.
+    Growth is the error at the largest distance over that at the smallest, and at SETTLED.
     """
-    middle = len(distances) // 2
+    settled = distances.index(SETTLED)
     heads = [
         "warp error x 1000, frames apart",
         *map(str, distances),
-        f"{distances[-1]} over {distances[middle]}",
+        f"{distances[-1]} over {SETTLED}",
         f"{distances[-1]} over {distances[0]}",
     ]
     lines = [
         [
             name,
             *(table_cell(interval(found[:, column]), 1000) for column in range(len(distances))),
-            table_cell(interval(found[:, -1], found[:, middle])),
+            table_cell(interval(found[:, -1], found[:, settled])),
             table_cell(interval(found[:, -1], found[:, 0])),
         ]
         for name, found in errors.items()

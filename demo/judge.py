@@ -47,8 +47,9 @@ def judge(frames: Tensor, truth: Truth) -> dict[str, float]:
     """All measures of one edited clip, (frames, 3, SIZE, SIZE); nan where there is nothing.
 
     near, far: warp error, squared RGB. spread: of the objects' colours over time, RGB.
-    layout, detail: see `layout_accuracy`, `fine_detail`. newcomer_*: the same warp errors on
-    pixels of newcomers only, and the distance of their colours to the nearest other class.
+    layout, detail: see `layout_accuracy`, `fine_detail`. newcomer_near: the same warp error on
+    pixels of newcomers only. newcomer_contrast: distance of their colours to the nearest other
+    class.
     """
     objects = int(truth.instance.max()) + 1
     return {
@@ -58,7 +59,6 @@ def judge(frames: Tensor, truth: Truth) -> dict[str, float]:
         "layout": _mean(consistency.layout_accuracy(frames, truth.part, PARTS)),
         "detail": _mean(consistency.fine_detail(frames)),
         "newcomer_near": _mean(consistency.warp_error(frames, _newcomers(truth.near, truth))),
-        "newcomer_far": _mean(consistency.warp_error(frames, _newcomers(truth.far, truth))),
         "newcomer_contrast": _newcomer_contrast(frames, truth),
     }
 

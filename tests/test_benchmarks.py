@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 from crossframe.benchmarks import consistency as benchmark
+from crossframe.benchmarks import drift
 
 
 def row(**changes):
@@ -85,3 +86,10 @@ def test_rows_have_names_of_their_own():
     names = [row.name for row in benchmark.ROWS]
     assert len(set(names)) == len(names)
     assert benchmark.BASELINE.name in names
+
+
+def test_growth_is_the_ratio_of_errors_at_two_distances():
+    errors = {"x": np.array([[1.0, 4.0, 8.0], [3.0, 12.0, 24.0]]) / 1000}
+    (line,) = drift.growth(errors, [1, drift.SETTLED, 48]).splitlines()[2:]
+    cells = [cell.split(" ")[0] for cell in line.strip("| ").split(" | ")]
+    assert cells == ["x", "2.00", "8.00", "16.0", "2.00", "8.00"]
