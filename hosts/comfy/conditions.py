@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Sequence
 
 import torch
+from comfy.controlnet import T2IAdapter
 
 from .errors import BadInputError
 
@@ -44,6 +45,8 @@ class ControlCopies:
         # copy.copy rather than control.copy(): it also takes what a sampling has already
         # prepared (timestep range, model sampling) and what subclasses add.
         twin = copy.copy(control)
+        if type(twin) is T2IAdapter:
+            twin.__class__ = CarefulT2IAdapter
         twin.cond_hint_original = _rows(control.cond_hint_original, frames, clip)
         twin.extra_concat_orig = [_rows(t, frames, clip) for t in control.extra_concat_orig]
         twin.cond_hint = None
@@ -51,6 +54,20 @@ class ControlCopies:
         if control.previous_controlnet is not None:
             twin.previous_controlnet = self.of(control.previous_controlnet, frames, clip)
         return twin
+
+
+class CarefulT2IAdapter(T2IAdapter):
+    """A T2I-adapter that serves conds which are run in groups of different size.
+
+    ComfyUI's own makes its features once, for the first group (conds with hooks are a group of
+    their own), and leaves the adapter out, with a warning, where they do not fit another.
+    """
+
+    def get_control(self, x_noisy, *args):
+        """The adapter's features for a group. x_noisy: (rows, channels, height, width)."""
+        if self.cond_hint is not None and self.cond_hint.shape[0] != x_noisy.shape[0]:
+            self.control_input = None
+        return super().get_control(x_noisy, *args)
 
 
 def picks_its_rows(control) -> bool:

@@ -37,6 +37,9 @@ GRAPHS = {
     ),
     "T2I-adapter": Plan(controls=(Control("t2i"),)),
     "T2I-adapter after ControlNet": Plan(controls=(Control(), Control("t2i"))),
+    "T2I-adapter, one prompt with hooks": Plan(
+        controls=(Control("t2i"),), extras=(Extra("hooks"), Extra())
+    ),
     "two prompts": Plan(extras=(Extra(),)),
     "masked prompt": Plan(extras=(Extra("mask"),)),
     "masks per frame": Plan(extras=(Extra("mask", CLIP), Extra("bounds"))),

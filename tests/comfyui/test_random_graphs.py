@@ -63,6 +63,7 @@ def plans(draw) -> Plan:
 
 
 @example(plan=Plan(), batch=2)
+@example(plan=Plan(extras=(Extra("hooks"), Extra()), controls=(Control("t2i"),)), batch=2)
 @example(plan=Plan(frames=1, steps=1, denoise=0.5, extras=(Extra("hooks"),)), batch=1)
 @given(plan=plans(), batch=st.integers(1, 5))
 @settings(
