@@ -2,8 +2,9 @@
 
 from .bank import Bank, Key
 from .layers import LAYER_SETS, Layer, LayerSet
-from .references import REFERENCES, Policy, WithSelf, reference_policy
+from .references import REFERENCES, Policy, WithSelf, reference_policy, with_scenes
 from .run import Evaluation, Run, StepMismatchError
+from .state import State
 from .storage import PRECISIONS, Storage
 
 __all__ = [
@@ -17,8 +18,10 @@ __all__ = [
     "LayerSet",
     "Policy",
     "Run",
+    "State",
     "StepMismatchError",
     "Storage",
     "WithSelf",
     "reference_policy",
+    "with_scenes",
 ]

@@ -1,8 +1,9 @@
 """The bank: hidden states of frames already painted, kept for frames still to come."""
 
 import logging
-from collections.abc import Hashable, Set
+from collections.abc import Callable, Hashable, Iterable, Iterator, KeysView, Mapping, Set
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -51,23 +52,51 @@ class Bank:
         frames = self._kept.setdefault(key, {})
         if frame in frames:
             raise ValueError(f"frame {frame} is already stored at {key}")
-        frames[frame] = self._keep(tokens)
-        self.nbytes += sum(stored.nbytes for stored in frames[frame])
+        device = tokens[0].device
+        self._put(frames, frame, device, lambda storage: map(storage.keep, tokens))
 
-    def _keep(self, tokens: Tokens) -> tuple[Stored, ...]:
+    def adopt(self, key: Key, kept: Mapping[int, tuple[Stored, ...]], device: torch.device) -> None:
+        """Take over what another bank held at an address, unless this one has been there.
+
+        device: where the tokens are computed here.
+        """
+        if key in self._kept:
+            return
+        frames = self._kept[key] = {}
+        for frame, tokens in kept.items():
+            self._put(frames, frame, device, partial(_moved, tokens, device))
+
+    def _put(
+        self,
+        frames: dict[int, tuple[Stored, ...]],
+        frame: int,
+        device: torch.device,
+        make: Callable[[Storage], Iterable[Stored]],
+    ) -> None:
+        """Put what `make` makes in its place; in system memory if the device has none left."""
         try:
-            return tuple(self.storage.keep(tensor) for tensor in tokens)
+            made = tuple(make(self.storage))
         except torch.cuda.OutOfMemoryError:
             if self.storage.device == torch.device("cpu"):
                 raise
             log.warning(
                 "Cross-frame attention: no memory left on %s for hidden states (%s are there); "
                 "the rest is kept in system memory, which is slower.",
-                tokens[0].device,
+                device,
                 readable_size(self.nbytes),
             )
-        self.storage = replace(self.storage, device=torch.device("cpu"))
-        return tuple(self.storage.keep(tensor) for tensor in tokens)
+            self.storage = replace(self.storage, device=torch.device("cpu"))
+            made = ()
+        frames[frame] = made or tuple(make(self.storage))
+        self.nbytes += sum(stored.nbytes for stored in frames[frame])
+
+    def addresses(self) -> KeysView[Key]:
+        """All addresses: a view, which changes with the bank."""
+        return self._kept.keys()
+
+    def stored(self, key: Key, frame: int) -> tuple[Stored, ...]:
+        """What is kept of a frame, as it is kept. Raises KeyError if nothing is."""
+        return self._kept[key][frame]
 
     def frames(self, key: Key) -> Set[int]:
         """Which frames are kept at an address: a view, which changes with the bank."""
@@ -75,7 +104,7 @@ class Bank:
 
     def load(self, key: Key, frame: int) -> Tokens:
         """Return what is kept of a frame, where it was computed. Raises KeyError if nothing is."""
-        return tuple(stored.restored() for stored in self._kept[key][frame])
+        return tuple(stored.restored() for stored in self.stored(key, frame))
 
     def drop(self, key: Key, frame: int) -> None:
         """Forget one frame at an address. Raises KeyError if it is not there."""
@@ -93,6 +122,12 @@ class Bank:
         size = readable_size(self.nbytes)
         where = ", ".join(sorted(devices)) or "empty"
         return f"Bank({len(layers)} layers, {len(steps)} steps, {size}, {where})"
+
+
+def _moved(tokens: tuple[Stored, ...], device: torch.device, storage: Storage) -> Iterator[Stored]:
+    """Tokens that are kept as a storage says, and computed on a device."""
+    for stored in tokens:
+        yield stored.moved(storage.device or device).computed_on(device)
 
 
 def readable_size(nbytes: int) -> str:

@@ -23,6 +23,7 @@ one after another), and never return an empty tuple.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 
@@ -32,6 +33,10 @@ class Policy(ABC):
     @abstractmethod
     def references(self, frame: int) -> tuple[int, ...]:
         """Return the absolute indices of the reference frames of `frame` (0-based)."""
+
+    def scene(self, frame: int) -> int:
+        """The frame that counts as the first one for `frame`."""
+        return 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,24 @@ class WithSelf(Policy):
         return others if others == (frame,) else (frame, *others)
 
 
+@dataclass(frozen=True)
+class Scenes(Policy):
+    """Another policy, begun anew where a scene starts: such a frame attends to itself alone.
+
+    starts: numbers of frames; frame 0 starts a scene in any case.
+    """
+
+    policy: Policy
+    starts: tuple[int, ...]
+
+    def references(self, frame: int) -> tuple[int, ...]:
+        start = self.scene(frame)
+        return tuple(start + within for within in self.policy.references(frame - start))
+
+    def scene(self, frame: int) -> int:
+        return max((start for start in self.starts if start <= frame), default=0)
+
+
 REFERENCES: dict[str, Policy] = {
     "first + previous": FirstAndPrevious(),
     "first": First(),
@@ -101,14 +124,40 @@ def reference_policy(name: str, include_self: bool = False) -> Policy:
     return WithSelf(policy) if include_self else policy
 
 
-def last_readers(policy: Policy, frames: int) -> list[int]:
-    """For each frame of a clip of `frames` frames, the last later frame that attends to it.
+def with_scenes(policy: Policy, starts: Collection[int]) -> Policy:
+    """A policy with more frames at which a scene starts; itself if there are none."""
+    more = {start for start in starts if start > 0}
+    if isinstance(policy, Scenes):
+        more.update(policy.starts)
+        policy = policy.policy
+    return Scenes(policy, tuple(sorted(more))) if more else policy
 
-    -1 where no later frame does: such a frame need not be kept.
+
+def carried_frames(policy: Policy, frames: int) -> frozenset[int]:
+    """Which of the first `frames` frames of a clip its later frames attend to.
+
+    Asks as many later frames as there are earlier ones: a policy that looks back by a fixed
+    distance, or at fixed frames, has named them all by then.
+    """
+    return frozenset(
+        reference
+        for later in range(frames, 2 * frames)
+        for reference in policy.references(later)
+        if reference < frames
+    )
+
+
+def last_readers(
+    policy: Policy, frames: int, start: int = 0, carried: Collection[int] = ()
+) -> list[int]:
+    """For each of the first `frames` frames of a clip, the last later frame that attends to it.
+
+    Only frames from `start` on count as readers; -1 where there is none: such a frame need not
+    be kept. carried: frames that others after these `frames` will read; `frames` for them.
     Raises ValueError if the policy names a frame that is not in the past, or none at all.
     """
     readers = [-1] * frames
-    for frame in range(frames):
+    for frame in range(start, frames):
         references = policy.references(frame)
         if not references or not all(0 <= reference <= frame for reference in references):
             raise ValueError(
@@ -118,15 +167,21 @@ def last_readers(policy: Policy, frames: int) -> list[int]:
         for reference in references:
             if reference != frame:
                 readers[reference] = frame
+    for frame in carried:
+        readers[frame] = frames
     return readers
 
 
-def frames_kept(policy: Policy, frames: int) -> int:
-    """How many frames are kept at once, at most, while a clip is painted frame by frame."""
-    readers = last_readers(policy, frames)
-    ends = [0] * frames
-    kept = most = 0
-    for frame in range(frames):
+def frames_kept(readers: Sequence[int], start: int = 0) -> int:
+    """How many frames are kept at once, at most, while frames are painted one by one.
+
+    readers: what `last_readers` says. start: the first frame that is painted.
+    """
+    ends = [0] * (len(readers) + 1)
+    for earlier in range(start):
+        ends[max(readers[earlier], 0)] += readers[earlier] >= start
+    kept = most = sum(ends)
+    for frame in range(start, len(readers)):
         kept -= ends[frame]  # what this frame read last is dropped before it is kept itself
         if readers[frame] > frame:
             kept += 1

@@ -13,10 +13,13 @@ import logging
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from .bank import Bank, Key, Tokens
 from .compose import gather
 from .layers import Layer
-from .references import Policy, last_readers
+from .references import Policy, carried_frames, last_readers
+from .state import State, frozen
 from .storage import Storage
 
 log = logging.getLogger("crossframe")
@@ -37,17 +40,37 @@ class Run:
         policy: Policy,
         frames: int,
         storage: Storage = Storage(),  # noqa: B008  (frozen)
+        state: State | None = None,
+        carry: bool = False,
     ) -> None:
-        """policy: whom each frame attends to. frames: length of the clip. storage: how kept."""
+        """policy: whom each frame attends to. frames: number of the last frame, plus 1.
+
+        storage: how hidden states are kept. state: what earlier frames have left; the run
+        goes on after them. carry: whether frames after `frames` are to go on after this run.
+        Raises ValueError if a frame attends to one that the state does not hold.
+        """
         self.policy = policy
         self.frames = frames
-        self.last_readers = last_readers(policy, frames)
+        self.state = state
+        self.start = state.frames if state is not None else 0
+        carried = carried_frames(policy, frames) if carry else frozenset()
+        self.last_readers = last_readers(policy, frames, self.start, carried)
+        self._check_held(state.held if state is not None else frozenset())
         self.bank = Bank(storage)
         self.peak_bytes = 0
-        self.frame = -1
+        self.frame = self.start - 1
         self.step = -1
-        self._noise_levels: list[float] = []
+        self._noise_levels = [*state.noise_levels] if state is not None else []
         self._warned = False
+
+    def _check_held(self, held: frozenset[int]) -> None:
+        """Raise ValueError if an earlier frame is wanted that is not held."""
+        wanted = {frame for frame in range(self.start) if self.last_readers[frame] >= 0}
+        if missing := sorted(wanted - held):
+            raise ValueError(
+                f"the frames from {self.start} on attend to frame {missing[0]}, of which "
+                f"nothing is kept (but of {sorted(held)})"
+            )
 
     def start_frame(self, frame: int) -> None:
         """Begin a frame (frame by frame): steps count from 0 again.
@@ -57,10 +80,10 @@ class Run:
         """
         if frame != self.frame + 1:
             raise ValueError(f"frame {frame} cannot follow frame {self.frame}")
-        if frame > 0 and self.step + 1 != len(self._noise_levels):
+        if frame > self.start and self.step + 1 != len(self._noise_levels):
             raise StepMismatchError(
-                f"frame {self.frame} took {self.step + 1} model evaluations where frame 0 "
-                f"took {len(self._noise_levels)}"
+                f"frame {self.frame} took {self.step + 1} model evaluations where the frames "
+                f"before took {len(self._noise_levels)}"
             )
         self.frame, self.step = frame, -1
 
@@ -68,17 +91,17 @@ class Run:
         """Count one model evaluation of the current frame and return its ordinal.
 
         noise_level: sigma or timestep, only to check that every frame goes the same way.
-        Raises StepMismatchError if the first frame had another noise level here.
+        Raises StepMismatchError if the frames before had another noise level here.
         """
         self.step += 1
-        if self.frame == 0:
+        if self.frame == self.start and self.state is None:
             self._noise_levels.append(noise_level)
         elif self._noise_levels[self.step : self.step + 1] != [noise_level]:
             steps = len(self._noise_levels)
             expected = self._noise_levels[self.step] if self.step < steps else "none"
             raise StepMismatchError(
                 f"frame {self.frame} evaluates the model at noise level {noise_level} where "
-                f"frame 0 had {expected} (evaluation {self.step})"
+                f"the frames before had {expected} (evaluation {self.step})"
             )
         return self.step
 
@@ -86,6 +109,35 @@ class Run:
         """Begin a step (all frames per step): nothing is remembered of the step before."""
         self.bank = Bank(self.bank.storage)
         self.step += 1
+
+    def recall(self, key: Key, device: torch.device) -> None:
+        """Bring in what the state holds at an address, the first time it is visited."""
+        if self.state is not None and key in self.state.kept:
+            kept = self.state.kept[key]
+            wanted = {frame: kept[frame] for frame in kept if self.last_readers[frame] >= 0}
+            self.bank.adopt(key, wanted, device)
+
+    @property
+    def noise_levels(self) -> tuple[float, ...]:
+        """Of the model evaluations of every frame, in order."""
+        return tuple(self._noise_levels)
+
+    def needed(self) -> frozenset[int]:
+        """The frames so far that a later one will read."""
+        done = range(self.frame + 1)
+        return frozenset(frame for frame in done if self.last_readers[frame] > self.frame)
+
+    def leave(self, frames: Collection[int] | None = None) -> State:
+        """What the bank holds now, of these frames or of all, for going on after the current one.
+
+        Raises StepMismatchError if that frame stopped early.
+        """
+        if self.step + 1 != len(self._noise_levels):
+            raise StepMismatchError(
+                f"frame {self.frame} took {self.step + 1} of {len(self._noise_levels)} steps"
+            )
+        scene = self.policy.scene(self.frame)
+        return State(self.frame + 1, scene, self.noise_levels, frozen(self.bank, frames))
 
     def evaluate(self, frames: Sequence[int], layers: Collection[Layer]) -> "Evaluation":
         """Describe one evaluation of the model on a batch of frames, in clip order.
@@ -133,6 +185,8 @@ class Evaluation:
                 f"{len(self.frames)} frames; another patch of the model regroups its batch"
             )
         keys = [Key(self.step, layer, entry, count) for entry in entries]
+        for key in keys:
+            self.run.recall(key, tokens[0].device)
         # Rows of a batch: all frames of the first cond entry, then of the second, ...
         names = [(key, frame) for key in keys for frame in self.frames]
         attended = self._gather(names, tokens)

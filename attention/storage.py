@@ -1,6 +1,6 @@
 """How a bank keeps tokens: on which device, and how precisely."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +28,15 @@ class Stored:
     def nbytes(self) -> int:
         """Bytes that it takes."""
         return self.values.nbytes + (0 if self.scale is None else self.scale.nbytes)
+
+    def moved(self, target: torch.device) -> "Stored":
+        """The same, kept on a device; itself if it is there already."""
+        scale = None if self.scale is None else self.scale.to(target)
+        return replace(self, values=self.values.to(target), scale=scale)
+
+    def computed_on(self, device: torch.device) -> "Stored":
+        """The same, restored to another device."""
+        return replace(self, device=device)
 
     def restored(self) -> Tensor:
         """The tensor as it was, but for what its precision has lost."""

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..attention import LAYER_SETS, PRECISIONS, REFERENCES
 from ..hosts.comfy.patch import attach
 from ..hosts.comfy.settings import BANK_DEVICES
-from .common import CATEGORY, SEARCH_ALIASES
+from .common import CATEGORY, SEARCH_ALIASES, StateType
 
 
 class CrossFrameAttention(io.ComfyNode):
@@ -93,6 +93,21 @@ class CrossFrameAttention(io.ComfyNode):
                     advanced=True,
                     tooltip="How exactly they are kept. 'int8 per token' takes half the memory "
                     "of fp16 and changes the frames by less than you can see.",
+                ),
+                io.String.Input(
+                    "scene_starts",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Frames at which a new scene begins, e.g. 40, 95 (the first frame "
+                    "of the video is 0). Such a frame is painted on its own, and counts as the "
+                    "first one for those after it.",
+                ),
+                StateType.Input(
+                    "state",
+                    optional=True,
+                    tooltip="What earlier frames or a reference picture have left, from a "
+                    "CrossFrame sampler. The frames are then painted to go with them.",
                 ),
             ],
             outputs=[

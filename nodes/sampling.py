@@ -6,6 +6,7 @@ from comfy_api.latest import io
 from ..hosts.comfy.sampler_nodes import sample_custom, sample_ksampler
 from ..hosts.frame_noise import FRAME_NOISE
 from .common import CATEGORY, SEARCH_ALIASES
+from .continuation import continuation, continuation_inputs, show_state, state_output
 from .noise import FRAME_NOISE_TOOLTIP
 
 LATENT_TOOLTIP = "The clip: one latent per frame, in order."
@@ -86,13 +87,24 @@ class CrossFrameKSampler(io.ComfyNode):
                     default=FRAME_NOISE[0],
                     tooltip=FRAME_NOISE_TOOLTIP,
                 ),
+                *continuation_inputs(),
             ],
-            outputs=[io.Latent.Output(display_name="LATENT", tooltip="The painted clip.")],
+            outputs=[
+                io.Latent.Output(display_name="LATENT", tooltip="The painted clip."),
+                state_output(),
+            ],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
 
     @classmethod
     def execute(cls, latent_image: dict, **inputs) -> io.NodeOutput:
-        return io.NodeOutput(sample_ksampler(latent=latent_image, **inputs))
+        going = continuation(cls, inputs, output=1)
+        executed = cls if inputs.pop("resume", False) else None
+        output, state = sample_ksampler(
+            latent=latent_image, **inputs, going=going, executed=executed
+        )
+        show_state(cls, state)
+        return io.NodeOutput(output, state)
 
 
 class CrossFrameSampler(io.ComfyNode):
@@ -119,6 +131,7 @@ class CrossFrameSampler(io.ComfyNode):
                 io.Sampler.Input("sampler", tooltip="The sampling algorithm."),
                 io.Sigmas.Input("sigmas", tooltip="The noise levels of the steps."),
                 io.Latent.Input("latent_image", tooltip=LATENT_TOOLTIP),
+                *continuation_inputs(),
             ],
             outputs=[
                 io.Latent.Output(display_name="output", tooltip="The painted clip."),
@@ -127,13 +140,20 @@ class CrossFrameSampler(io.ComfyNode):
                     tooltip="The model's last estimate of the clean clip, useful where the "
                     "sigmas end before zero.",
                 ),
+                state_output(),
             ],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
 
     @classmethod
-    def execute(cls, noise, guider, sampler, sigmas, latent_image) -> io.NodeOutput:
-        latents = sample_custom(noise, guider, sampler, sigmas, latent_image, node=cls.__name__)
-        return io.NodeOutput(*latents)
+    def execute(cls, noise, guider, sampler, sigmas, latent_image, **inputs) -> io.NodeOutput:
+        going = continuation(cls, inputs, output=2)
+        executed = cls if inputs.pop("resume", False) else None
+        output, denoised, state = sample_custom(
+            noise, guider, sampler, sigmas, latent_image, "CrossFrameSampler", going, executed
+        )
+        show_state(cls, state)
+        return io.NodeOutput(output, denoised, state)
 
 
 NODES = [CrossFrameKSampler, CrossFrameSampler]

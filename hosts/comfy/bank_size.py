@@ -1,13 +1,12 @@
 """How large the bank of a run gets, known before sampling."""
 
 import logging
-import math
 from collections.abc import Callable
 
-import comfy.samplers
 import torch
 
 from .budget import evaluation_bytes
+from .conditions import conds_that_run
 from .run import ComfyRun
 
 log = logging.getLogger("crossframe")
@@ -21,17 +20,8 @@ def bank_bytes(run: ComfyRun, guider, sampler, sigmas, latent) -> int:
     """
     evaluations = count_evaluations(guider, sampler, sigmas, run.active)
     dtype = guider.model_patcher.model.get_dtype_inference()
-    return evaluations * evaluation_bytes(run, _entries(guider), latent.shape, dtype)
-
-
-def _entries(guider) -> int:
-    """How many conds a model evaluation runs: at cfg 1 ComfyUI leaves the negative out."""
-    conds = dict(guider.original_conds)
-    plain = type(guider) is comfy.samplers.CFGGuider
-    optimized = not guider.model_options.get("disable_cfg1_optimization", False)
-    if plain and optimized and math.isclose(guider.cfg, 1.0):
-        conds.pop("negative", None)
-    return sum(len(cond) for cond in conds.values())
+    entries = sum(conds_that_run(guider).values())
+    return evaluations * evaluation_bytes(run, entries, latent.shape, dtype)
 
 
 class _CountingModel:

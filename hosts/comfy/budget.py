@@ -35,7 +35,7 @@ def budget_memory(executor, model, noise_shape, conds, *args, **kwargs):
             dtype = model.model.get_dtype_inference()
             run.expect_bank(evaluation_bytes(run, entries, noise_shape, dtype))
             at_most = frames_per_batch(run, model.model, noise_shape, free)
-            if at_most == run.frames:
+            if at_most == run.rows and run.state is None:
                 run.expect_bank(0)  # nothing is left to another batch
             noise_shape = [at_most, *noise_shape[1:]]
         # What the bank holds already is no longer free, and needs no more room.
@@ -56,7 +56,7 @@ def evaluation_bytes(run: ComfyRun, entries: int, shape, dtype: torch.dtype) -> 
         attn1.tokens(*shape[-2:]) * storage.bytes_per_token(attn1.channels, dtype.itemsize)
         for attn1 in run.settings.layers
     )
-    return entries * per_frame * frames_kept(run.policy, run.frames)
+    return entries * per_frame * frames_kept(run.last_readers, run.start)
 
 
 def frames_per_batch(run: ComfyRun, model, shape, free: float) -> int:
@@ -66,17 +66,17 @@ def frames_per_batch(run: ComfyRun, model, shape, free: float) -> int:
     model: ComfyUI's BaseModel. shape: of the clip's latent. free: bytes on its device.
     """
     if run.settings.frames_per_batch > 0:
-        return min(run.settings.frames_per_batch, run.frames)
+        return min(run.settings.frames_per_batch, run.rows)
     if run.one_batch:
-        return run.frames
+        return run.rows
 
     def required(frames: int) -> float:
         return model.memory_required([2 * frames, *shape[1:]])
 
-    whole = frames_that_fit(required, free, run.frames)
-    if whole == run.frames:
+    whole = frames_that_fit(required, free, run.rows)
+    if whole == run.rows and run.state is None:
         return whole  # and no bank is needed
-    return frames_that_fit(required, free - run.bank_bytes, run.frames)
+    return frames_that_fit(required, free - run.bank_bytes, run.rows)
 
 
 def plan_batches(run: ComfyRun, model, x) -> list[range]:
@@ -86,10 +86,10 @@ def plan_batches(run: ComfyRun, model, x) -> list[range]:
     else happens to memory while it goes on.
     """
     free = model.current_patcher.get_free_memory(x.device)
-    parts = batches(run.frames, frames_per_batch(run, model, x.shape, free))
+    parts = batches(run.rows, frames_per_batch(run, model, x.shape, free), run.offset)
     log.info(
         "Cross-frame attention: %d frames per step, in batches of up to %d.",
-        run.frames,
+        run.rows,
         max(map(len, parts)),
     )
     return parts

@@ -7,9 +7,11 @@ inpaint latents, prepared model conds, and the hints of a whole chain of Control
 """
 
 import copy
+import math
 import uuid
 from collections.abc import Sequence
 
+import comfy.samplers
 import torch
 from comfy.controlnet import T2IAdapter
 
@@ -116,6 +118,16 @@ def _rows(value, frames: range, clip: int):
     if isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] == clip > 1:
         return value[frames.start : frames.stop]
     return value
+
+
+def conds_that_run(guider) -> dict[str, int]:
+    """How many conds of each name a model evaluation runs: at cfg 1 the negative is left out."""
+    counts = {name: len(conds) for name, conds in guider.original_conds.items()}
+    plain = type(guider) is comfy.samplers.CFGGuider
+    optimized = not guider.model_options.get("disable_cfg1_optimization", False)
+    if plain and optimized and math.isclose(guider.cfg, 1.0):
+        counts.pop("negative", None)
+    return counts
 
 
 def name_conds(conds: Sequence[list[dict] | None]) -> dict[tuple[int, uuid.UUID], tuple[int, int]]:

@@ -6,6 +6,7 @@ a `Run` carries what frames leave for later frames from one sampling to the next
 
 import copy
 import logging
+from dataclasses import dataclass
 
 import comfy.model_management
 import torch
@@ -15,33 +16,65 @@ from comfy.samplers import resolve_areas_and_cond_masks_multidim
 from ...attention.bank import readable_size
 from .bank_size import bank_bytes
 from .conditions import ControlCopies, check_rows, conds_of_frames
+from .continuation import NOTHING, Continuation
 from .errors import BadInputError
 from .neighbours import FRAME_BY_FRAME
 from .noise import mask_noise, with_mask_noise
 from .progress import FrameProgress
+from .resume import Record
 from .run import ComfyRun, new_run, options_with_run
 from .sampling import check_sampling
 from .settings import KEY, NODE
+from .state import ComfyState, Origin
 
 log = logging.getLogger("crossframe")
 
 
-def sample_frames(guider, noise, latent, sampler, sigmas, noise_mask, seed: int, node: str):
-    """Sample a clip frame by frame.
+@dataclass(frozen=True)
+class Painted:
+    """Finished frames, like the latent they come from, and what they leave.
+
+    x0: the last denoised estimates, None if the sampler shows none. state: None unless wanted.
+    """
+
+    samples: torch.Tensor
+    x0: torch.Tensor | None
+    state: ComfyState | None
+
+
+def sample_frames(
+    guider,
+    noise,
+    latent,
+    sampler,
+    sigmas,
+    noise_mask,
+    seed: int,
+    node: str,
+    going: Continuation = NOTHING,
+    record: Record | None = None,
+) -> Painted:
+    """Sample the frames of a latent one by one.
 
     guider: a GUIDER whose MODEL carries cross-frame attention; it is left as it is.
     noise, latent: (frames, channels, height, width). noise_mask: None, or (..., height, width)
-    with one row for all frames or one per frame. node: id of the node, for errors.
-    Returns (samples, x0), both like latent; x0, the last denoised estimates, is None if the
-    sampler shows none. Raises BadInputError before any sampling.
+    with one row for all frames or one per frame. node: id of the node, for errors. record:
+    where finished frames are kept until all are, and those of an interrupted run are found.
+    Raises BadInputError before any sampling.
     """
     if noise_mask is not None:  # rows of masks come in as many shapes as there are nodes
         noise_mask = noise_mask.reshape(-1, 1, *noise_mask.shape[-2:])
     _check(guider, latent, sampler, noise_mask, node)
     frames = latent.shape[0]
-    run = new_run(guider, noise, one_frame=True)
+    origin = Origin.of(guider, noise, sampler, sigmas)
+    done, going = (record.found(going, origin)) if record is not None else ([], going)
+    run = new_run(guider, noise, sampler, sigmas, node=node, one_frame=True, going=going)
+    if going.reference_only:
+        run.pictures = latent
     conds = _clip_conds(guider, latent)
-    own_noise = mask_noise(sampler, seed, latent) if noise_mask is not None else None
+    own_noise = None
+    if noise_mask is not None:
+        own_noise = mask_noise(sampler, seed, latent, run.offset)
     bank = bank_bytes(run, guider, sampler, sigmas, latent)
     run.expect_bank(bank)
     log.info(
@@ -51,12 +84,12 @@ def sample_frames(guider, noise, latent, sampler, sigmas, noise_mask, seed: int,
         len(run.settings.layers),
     )
     progress = FrameProgress(guider.model_patcher, frames, max(len(sigmas) - 1, 0))
-    samples, denoised = [], []
+    samples, denoised = [samples for samples, _ in done], [x0 for _, x0 in done]
     try:
-        for frame in range(frames):
-            run.start_frame(frame)
-            rows = slice(frame, frame + 1)
-            progress.start_frame(frame)
+        for row in range(len(done), frames):
+            run.start_frame(run.offset + row)
+            rows = slice(row, row + 1)
+            progress.start_frame(row)
             sample = _frame_guider(guider, run, conds).sample(
                 noise[rows],
                 latent[rows],
@@ -69,11 +102,17 @@ def sample_frames(guider, noise, latent, sampler, sigmas, noise_mask, seed: int,
             )
             samples.append(sample.to(comfy.model_management.intermediate_device()))
             denoised.append(None if progress.x0 is None else progress.x0.cpu())
+            if record is not None and row + 1 < frames:
+                record.add((samples[-1], denoised[-1]), run)
     finally:
         progress.close()
     log.info("Cross-frame attention: the bank held at most %s.", readable_size(run.peak_bytes))
     shown = all(x0 is not None for x0 in denoised)
-    return torch.cat(samples), torch.cat(denoised) if shown else None
+    return Painted(
+        torch.cat(samples),
+        torch.cat(denoised) if shown else None,
+        run.leave() if going.carry else None,
+    )
 
 
 def _mask_rows(noise_mask, rows: slice):
@@ -123,8 +162,8 @@ def _clip_conds(guider, latent) -> dict[str, list[dict]]:
 def _frame_guider(guider, run: ComfyRun, conds: dict[str, list[dict]]):
     """A copy of the guider with the run's current frame's rows of its conds, and the run."""
     single = copy.copy(guider)
-    frames = range(run.frame, run.frame + 1)
-    parts = conds_of_frames(list(conds.values()), frames, run.frames, ControlCopies())
+    frames = run.rows_of(range(run.frame, run.frame + 1))
+    parts = conds_of_frames(list(conds.values()), frames, run.rows, ControlCopies())
     single.original_conds = dict(zip(conds, parts))
     single.model_options = options_with_run(create_model_options_clone(guider.model_options), run)
     return single

@@ -23,8 +23,11 @@ def frames_that_fit(required: Callable[[int], float], free: float, frames: int) 
     return fits
 
 
-def batches(frames: int, at_most: int) -> list[range]:
-    """Split a clip into as few batches as `at_most` frames each allow, of nearly equal size."""
+def batches(frames: int, at_most: int, first: int = 0) -> list[range]:
+    """Split frames into as few batches as `at_most` each allow, of nearly equal size.
+
+    first: number of the first frame.
+    """
     count = math.ceil(frames / at_most)
-    edges = [round(i * frames / count) for i in range(count + 1)]
+    edges = [first + round(i * frames / count) for i in range(count + 1)]
     return [range(start, stop) for start, stop in pairwise(edges)]

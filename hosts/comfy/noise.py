@@ -32,15 +32,29 @@ def clip_noise(noise, frame_noise: str):
     return ClipNoise(noise) if frame_noise == SAME else noise
 
 
-def mask_noise(sampler, seed: int, latent: torch.Tensor) -> torch.Tensor | None:
+def noise_from(noise, latent: dict, first: int) -> torch.Tensor:
+    """What a NOISE draws for frames of a clip, (frames, channels, height, width).
+
+    first: number of the first frame. A latent that says itself which frames it holds
+    (`batch_index`) is left at that.
+    """
+    if first == 0 or "batch_index" in latent:
+        return noise.generate_noise(latent)
+    samples = latent["samples"]
+    before = samples.new_zeros(first, *samples.shape[1:])
+    return noise.generate_noise({**latent, "samples": torch.cat((before, samples))})[first:]
+
+
+def mask_noise(sampler, seed: int, latent: torch.Tensor, first: int) -> torch.Tensor | None:
     """The noise that a sampler itself draws for the area outside a noise mask, for a clip.
 
-    latent: (frames, channels, height, width), as is the noise. None for samplers, all but
-    ddim, that use the noise they are given.
+    latent: (frames, channels, height, width), as is the noise. first: number of the first
+    frame. None for samplers, all but ddim, that use the noise they are given.
     """
     if not getattr(sampler, "inpaint_options", {}).get("random", False):
         return None
-    return torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed + 1))
+    clip = (first + latent.shape[0], *latent.shape[1:])
+    return torch.randn(clip, generator=torch.Generator().manual_seed(seed + 1))[first:]
 
 
 def with_mask_noise(sampler, noise: torch.Tensor):

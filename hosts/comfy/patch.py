@@ -6,7 +6,7 @@ wrappers. Patch and wrappers are plain functions without state (see `sampling.py
 
 from comfy.patcher_extension import WrappersMP
 
-from ...attention import LAYER_SETS, Storage, reference_policy
+from ...attention import LAYER_SETS, Storage, reference_policy, with_scenes
 from .budget import budget_memory
 from .errors import BadInputError
 from .sampling import attend, evaluate_clip, run_sampling
@@ -24,15 +24,17 @@ def attach(
     frames_per_batch,
     bank_device="with the model",
     bank_precision="as computed",
+    scene_starts="",
+    state=None,
 ):
     """Return a clone of a MODEL with cross-frame attention; the MODEL itself stays as it is.
 
     references, layers: names in REFERENCES and LAYER_SETS. start_percent, end_percent: part
     of the denoising, 0 to 1. frames_per_batch: frames per model call, 0 for what fits.
     bank_device, bank_precision: where and how hidden states are kept, names in BANK_DEVICES and
-    PRECISIONS.
+    PRECISIONS. scene_starts: numbers of frames, as text. state: what frames before have left.
     Raises BadInputError if the range is empty, the model has no such layers, or already
-    carries cross-frame attention.
+    carries cross-frame attention, or if scene_starts are no numbers.
     """
     if start_percent >= end_percent:
         raise BadInputError(
@@ -49,14 +51,28 @@ def attach(
             "Connect the MODEL from before the other CrossFrameAttention node.",
         )
     settings = Settings(
-        policy=reference_policy(references, include_self),
+        policy=with_scenes(reference_policy(references, include_self), _frames(scene_starts)),
         layers=tuple(self_attention_layers(model, LAYER_SETS[layers], NODE)),
         start_percent=start_percent,
         end_percent=end_percent,
         frames_per_batch=frames_per_batch,
         storage=Storage(BANK_DEVICES[bank_device], bank_precision),
+        state=state,
     )
     return attach_settings(model, settings)
+
+
+def _frames(text: str) -> list[int]:
+    """Numbers of frames in a text such as "40, 95"."""
+    words = text.replace(",", " ").split()
+    if wrong := [word for word in words if not word.isdecimal()]:
+        raise BadInputError(
+            NODE,
+            "scene_starts",
+            f"'{wrong[0]}' is no number of a frame.",
+            "Write whole numbers with commas between them, e.g. 40, 95; the first frame is 0.",
+        )
+    return [int(word) for word in words]
 
 
 def attach_settings(model, settings: Settings):

@@ -4,28 +4,50 @@ The run travels to the sampling wrappers, and the evaluation in progress to the 
 `transformer_options`: ComfyUI copies dicts there at every call, but no other objects.
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import torch
 
 from ...attention import Evaluation, Run
 from .conditions import ControlCopies
+from .continuation import ANEW, NOTHING, Continuation
+from .errors import BadInputError
 from .neighbours import needs_one_batch
 from .settings import KEY, Settings
+from .state import ComfyState, Origin, check_origin, digest
 
 
 class ComfyRun(Run):
     """A run and what ComfyUI needs beside it.
 
-    settings: the user's choice. sigmas: (start, end) noise levels between which
-    cross-frame attention acts. one_frame: whether frames are painted one after another.
+    settings: the user's choice. origin: what it is made with. rows: frames of the latent.
+    sigmas: (start, end) noise levels between which cross-frame attention acts. one_frame:
+    whether frames are painted one after another. going: where it goes on from, and for whom.
     """
 
     def __init__(
-        self, settings: Settings, frames: int, sigmas: tuple[float, float], one_frame: bool
+        self,
+        settings: Settings,
+        origin: Origin,
+        rows: int,
+        sigmas: tuple[float, float],
+        one_frame: bool,
+        going: Continuation,
     ):
-        super().__init__(settings.policy, frames, settings.storage)
+        self.offset = 0 if going.state is None else going.state.frames  # number of the first row
+        super().__init__(
+            going.policy(settings.policy),
+            self.offset + rows,
+            settings.storage,
+            going.resumed or going.state,
+            going.carry,
+        )
         self.settings = settings
+        self.origin = origin
+        self.rows = rows
+        # The latent, if its frames are only looked at and not painted: see `evaluate_clip`.
+        self.pictures: torch.Tensor | None = None
         self.sigmas = sigmas
         self.one_frame = one_frame
         self.one_noise = False  # whether all frames start from the same noise
@@ -43,9 +65,17 @@ class ComfyRun(Run):
         """Say what the bank will hold at most; kept elsewhere, it takes no memory here."""
         self.bank_bytes = nbytes if self.settings.storage.device is None else 0
 
+    def leave(self, frames: Collection[int] | None = None) -> ComfyState:
+        """What is there now, of these frames or of all, for going on after the current one."""
+        return ComfyState.of(super().leave(frames), self.origin)
+
+    def rows_of(self, frames: range) -> range:
+        """Where frames lie in the latent, and in whatever has one row per frame."""
+        return range(frames.start - self.offset, frames.stop - self.offset)
+
     def draws(self) -> list[int]:
         """Which draw of a sampler's own noise each frame gets that is now sampled."""
-        frames = [self.frame] if self.one_frame else range(self.frames)
+        frames = [self.frame] if self.one_frame else range(self.offset, self.frames)
         return [0 if self.one_noise else frame for frame in frames]
 
 
@@ -56,20 +86,42 @@ class ComfyEvaluation(Evaluation):
     names: dict
 
 
-def new_run(guider, noise: torch.Tensor, *, one_frame: bool) -> ComfyRun:
+def new_run(
+    guider,
+    noise: torch.Tensor,
+    sampler,
+    sigmas: torch.Tensor,
+    *,
+    node: str,
+    one_frame: bool,
+    going: Continuation = NOTHING,
+) -> ComfyRun:
     """Begin a run for a guider whose MODEL carries settings.
 
-    noise: of the clip, (frames, channels, height, width). Where it is the same for every frame,
-    so is what a sampler adds.
+    noise: of the latent's frames, (frames, channels, height, width). Where it is the same for
+    every frame, so is what a sampler adds. node: id of the node, for errors.
+    Raises BadInputError if the run cannot go on from its state.
     """
     settings: Settings = guider.model_options[KEY]
+    origin = Origin.of(guider, noise, sampler, sigmas)
+    if going.state is not None:
+        check_origin(going.state.origin, origin, node)
+        origin = replace(origin, noise=going.state.origin.noise)
     sampling = guider.model_patcher.get_model_object("model_sampling")
-    sigmas = (
+    part = (
         float(sampling.percent_to_sigma(settings.start_percent)),
         float(sampling.percent_to_sigma(settings.end_percent)),
     )
-    run = ComfyRun(settings, noise.shape[0], sigmas, one_frame)
-    run.one_noise = bool((noise == noise[:1]).all())
+    try:
+        run = ComfyRun(settings, origin, noise.shape[0], part, one_frame, going)
+    except ValueError as error:
+        raise BadInputError(
+            node,
+            "state",
+            f"{error}.",
+            f"Make it with the same references, or set anchor to '{ANEW}'.",
+        ) from error
+    run.one_noise = bool((noise == noise[:1]).all()) and digest(noise[:1]) == origin.noise
     run.one_batch = not one_frame and needs_one_batch(guider)
     return run
 
@@ -87,10 +139,11 @@ def options_of_batch(model_options: dict, evaluation: ComfyEvaluation) -> dict:
     read who keep one row per frame of their own (IPAdapter_plus, Advanced-ControlNet).
     """
     options = options_with_run(model_options, evaluation)
-    if len(evaluation.frames) < evaluation.run.frames:
+    run = evaluation.run
+    if len(evaluation.frames) < run.rows:
         options["transformer_options"]["ad_params"] = {
-            "sub_idxs": [*evaluation.frames],
-            "full_length": evaluation.run.frames,
+            "sub_idxs": [frame - run.offset for frame in evaluation.frames],
+            "full_length": run.rows,
             "context_length": len(evaluation.frames),
         }
     return options

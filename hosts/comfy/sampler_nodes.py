@@ -3,8 +3,11 @@
 import comfy.sample
 import comfy.samplers
 
+from .continuation import NOTHING, Continuation, with_state_of_model
 from .frame_by_frame import sample_frames
-from .noise import clip_noise
+from .noise import clip_noise, noise_from
+from .resume import open_record
+from .state import ComfyState
 
 
 class SeededNoise:
@@ -30,8 +33,10 @@ def sample_ksampler(
     latent,
     denoise,
     frame_noise,
-) -> dict:
-    """Do what the stock KSampler does, frame by frame. Returns a LATENT."""
+    going: Continuation = NOTHING,
+    executed=None,
+) -> tuple[dict, ComfyState | None]:
+    """Do what the stock KSampler does, frame by frame. Returns a LATENT and a state."""
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
@@ -40,33 +45,68 @@ def sample_ksampler(
     )
     sampler = comfy.samplers.sampler_object(sampler_name)
     noise = clip_noise(SeededNoise(seed), frame_noise)
-    output, _ = sample_custom(
-        noise, guider, sampler, schedule.sigmas, latent, node="CrossFrameKSampler"
+    output, _, state = sample_custom(
+        noise, guider, sampler, schedule.sigmas, latent, "CrossFrameKSampler", going, executed
     )
-    return output
+    return output, state
 
 
-def sample_custom(noise, guider, sampler, sigmas, latent: dict, node: str) -> tuple[dict, dict]:
+def sample_custom(
+    noise,
+    guider,
+    sampler,
+    sigmas,
+    latent: dict,
+    node: str,
+    going: Continuation = NOTHING,
+    executed=None,
+) -> tuple[dict, dict, ComfyState | None]:
     """Do what the stock SamplerCustomAdvanced does, frame by frame.
 
-    Returns two LATENTs, the samples and the last denoised estimates.
+    executed: the class that ComfyUI executes, if finished frames are to outlive an interruption.
+    Returns two LATENTs, the samples and the last denoised estimates, and a state if wanted.
     """
     latent = latent.copy()
     model = guider.model_patcher
     ratio = latent.pop("downscale_ratio_spacial", None)
     latent.pop("downscale_ratio_temporal", None)
     latent["samples"] = comfy.sample.fix_empty_latent_channels(model, latent["samples"], ratio)
-    samples, x0 = sample_frames(
+    going = with_state_of_model(guider, going, node)
+    first = 0 if going.state is None else going.state.frames
+    drawn = noise_from(noise, latent, first)
+    mask = latent.get("noise_mask")
+    record = None
+    if executed is not None:
+        contents = (drawn, latent["samples"], mask, sigmas, noise.seed, _about(going.state))
+        record = open_record(executed, guider, *contents)
+    painted = sample_frames(
         guider,
-        noise.generate_noise(latent),
+        drawn,
         latent["samples"],
         sampler,
         sigmas,
-        latent.get("noise_mask"),
+        mask,
         noise.seed,
         node,
+        going,
+        record,
     )
-    output = {**latent, "samples": samples}
-    if x0 is None:
-        return output, output
-    return output, {**latent, "samples": model.model.process_latent_out(x0)}
+    if record is not None:
+        record.discard()
+    output = {**latent, "samples": painted.samples}
+    if painted.x0 is None:
+        return output, output, painted.state
+    denoised = {**latent, "samples": model.model.process_latent_out(painted.x0)}
+    return output, denoised, painted.state
+
+
+def _about(state: ComfyState | None) -> list | None:
+    """What tells one state from another: all it holds."""
+    if state is None:
+        return None
+    kept = [
+        [str(key), frame, [stored.values for stored in tokens]]
+        for key, frames in state.kept.items()
+        for frame, tokens in frames.items()
+    ]
+    return [state.frames, state.scene, state.noise_levels, kept]

@@ -13,6 +13,7 @@ from comfy.model_patcher import create_model_options_clone
 from ...attention import Layer
 from .budget import plan_batches
 from .conditions import check_conditions, conds_of_frames, name_conds
+from .continuation import Continuation
 from .errors import BadInputError
 from .neighbours import IN_BATCHES, PER_STEP, check_neighbours
 from .run import ComfyEvaluation, ComfyRun, new_run, options_of_batch, options_with_run, run_of
@@ -65,8 +66,9 @@ def run_sampling(
     run = run_of(before)
     if run is None:
         check_sampling(guider, guider.conds, latent_image, PER_STEP, NODE)
-        run = new_run(guider, noise, one_frame=False)
-        if 0 < run.settings.frames_per_batch < run.frames:
+        going = Continuation(before[KEY].state)
+        run = new_run(guider, noise, sampler, sigmas, node=NODE, one_frame=False, going=going)
+        if 0 < run.settings.frames_per_batch < run.rows:
             check_neighbours(guider, IN_BATCHES, NODE)
         options = options_with_run(create_model_options_clone(before), run)
     sampler = with_frame_noise(sampler, sigmas, seed, run.draws())
@@ -102,11 +104,17 @@ def evaluate_clip(executor, model, conds, x, timestep, model_options):
     outputs = []
     for frames in parts:
         rows = slice(frames.start - parts[0].start, frames.stop - parts[0].start)
-        part = conds_of_frames(conds, frames, run.frames, run.controls)
+        part = conds_of_frames(conds, run.rows_of(frames), run.rows, run.controls)
         evaluation = ComfyEvaluation(run, run.step, tuple(frames), layers, name_conds(part))
         options = options_of_batch(model_options, evaluation)
         outputs.append(executor(model, part, x[rows], timestep[rows], options))
-    return [torch.cat(predictions) for predictions in zip(*outputs)]
+    predictions = [torch.cat(batches) for batches in zip(*outputs)]
+    if run.pictures is None:
+        return predictions
+    # As if the model saw through all noise, so that the sampler stays with the pictures.
+    seen = run.pictures[run.frame - run.offset :][: x.shape[0]]
+    seen = model.process_latent_in(seen).to(x)
+    return [seen for _ in predictions]
 
 
 def begin_step(run: ComfyRun, model, x, timestep) -> list[range]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ...attention import Layer, Storage
+from ...attention import Layer, State, Storage
 from ...attention.references import Policy
 from .unet import Attn1
 
@@ -25,6 +25,7 @@ class Settings:
     end_percent: float
     frames_per_batch: int
     storage: Storage
+    state: State | None = None  # what frames before the latent's have left
 
     @property
     def addresses(self) -> frozenset[Layer]:

@@ -56,8 +56,8 @@ def test_by_name():
 )
 def test_what_must_be_kept(policy, readers, kept):
     assert last_readers(policy, 6) == readers
-    assert frames_kept(policy, 6) == kept
-    assert frames_kept(policy, 1) == 0
+    assert frames_kept(last_readers(policy, 6)) == kept
+    assert frames_kept(last_readers(policy, 1)) == 0
 
 
 def test_a_policy_of_ones_own():
@@ -71,7 +71,7 @@ def test_a_policy_of_ones_own():
             return (frame - frame % self.every,)
 
     assert last_readers(Keyframes(), 8) == [2, -1, -1, 5, -1, -1, 7, -1]
-    assert frames_kept(Keyframes(), 8) == 1
+    assert frames_kept(last_readers(Keyframes(), 8)) == 1
 
 
 @pytest.mark.parametrize("references", [(1,), (0, 3), (), (-1,)])

@@ -149,8 +149,10 @@ def test_every_node_input_and_output_is_described(object_info):
         "CrossFrameDemoClip",
         "CrossFrameDemoModel",
         "CrossFrameKSampler",
+        "CrossFrameLoadState",
         "CrossFrameNoise",
         "CrossFrameSampler",
+        "CrossFrameSaveState",
     ]
     for name, info in nodes.items():
         assert info["category"] == "CrossFrame", name

@@ -1,0 +1,67 @@
+"""A state: what frames still to come need of those already painted, taken out of their run.
+
+It is frozen and lies in system memory, so that it can be passed on, kept and written to a file
+without holding anything of the run or the model that made it.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from .bank import Bank, Key, readable_size
+from .storage import Stored
+
+Kept = Mapping[Key, Mapping[int, tuple[Stored, ...]]]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class State:
+    """The bank of a run that has painted the frames of a clip up to some frame.
+
+    frames: how many are painted; the next one has this number. scene: the frame that counts as
+    the first one for the last of them. noise_levels: of the model evaluations of every frame,
+    in order. kept: by address, then by frame, in system memory.
+    """
+
+    frames: int
+    scene: int
+    noise_levels: tuple[float, ...]
+    kept: Kept
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the hidden states."""
+        return sum(
+            stored.nbytes
+            for frames in self.kept.values()
+            for tokens in frames.values()
+            for stored in tokens
+        )
+
+    @property
+    def held(self) -> frozenset[int]:
+        """The frames of which something is kept."""
+        return frozenset(frame for frames in self.kept.values() for frame in frames)
+
+    def __repr__(self) -> str:
+        layers = {key.layer for key in self.kept}
+        held = ", ".join(map(str, sorted(self.held))) or "none"
+        return (
+            f"State({self.frames} frames painted, kept of them: {held}; {len(layers)} layers, "
+            f"{len(self.noise_levels)} steps, {readable_size(self.nbytes)})"
+        )
+
+
+def frozen(bank: Bank, frames: Collection[int] | None = None) -> Kept:
+    """What a bank holds of some frames, or everything, in system memory."""
+    cpu = torch.device("cpu")
+    kept = {
+        key: {
+            frame: tuple(stored.moved(cpu) for stored in bank.stored(key, frame))
+            for frame in bank.frames(key)
+            if frames is None or frame in frames
+        }
+        for key in bank.addresses()
+    }
+    return {key: tokens for key, tokens in kept.items() if tokens}

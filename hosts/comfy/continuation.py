@@ -1,0 +1,59 @@
+"""How a run goes on from an earlier one, and what it leaves for a later one."""
+
+from dataclasses import dataclass, replace
+
+from ...attention import Policy, with_scenes
+from .errors import BadInputError
+from .settings import KEY, NODE
+from .state import ComfyState
+
+KEEP = "keep the first frame"
+ANEW = "start anew"
+ANCHORS = (KEEP, ANEW)
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What the user chose, about frames before and after those of a latent.
+
+    state: what earlier frames have left. anchor: one of ANCHORS; ANEW begins a new scene, so
+    that nothing is looked at but the frames of this latent. carry: whether to leave a state.
+    reference_only: whether frames are only looked at, not painted. resumed: what this run
+    itself had left before it was interrupted.
+    """
+
+    state: ComfyState | None = None
+    anchor: str = KEEP
+    carry: bool = False
+    reference_only: bool = False
+    resumed: ComfyState | None = None
+
+    def policy(self, policy: Policy) -> Policy:
+        """A policy with the scenes that the state brings and that this run begins."""
+        if self.state is None:
+            return policy
+        starts = {self.state.scene}
+        if self.anchor == ANEW:
+            starts.add(self.state.frames)
+        return with_scenes(policy, starts)
+
+
+NOTHING = Continuation()
+
+
+def with_state_of_model(guider, going: Continuation, node: str) -> Continuation:
+    """Go on from the state that a guider's MODEL brings, unless the node has one.
+
+    Raises BadInputError if there are two.
+    """
+    settings = guider.model_options.get(KEY)
+    if settings is None or settings.state is None:
+        return going
+    if going.state is not None:
+        raise BadInputError(
+            node,
+            "state",
+            f"there is one here and another on the {NODE} node.",
+            "Connect only one of the two.",
+        )
+    return replace(going, state=settings.state)

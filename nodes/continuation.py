@@ -1,0 +1,81 @@
+"""What the frame-by-frame samplers have in common about earlier and later frames."""
+
+from comfy_api.latest import io
+
+from ..hosts.comfy.continuation import ANCHORS, Continuation
+from ..hosts.comfy.graph import is_connected, show
+from .common import StateType
+
+
+def continuation_inputs() -> list:
+    """The inputs that say what frames go on from and what they leave."""
+    return [
+        StateType.Input(
+            "state",
+            optional=True,
+            tooltip="Go on from what earlier frames or a reference picture have left: the "
+            "frames here come after those. Settings, size and steps must be the same.",
+        ),
+        io.Combo.Input(
+            "anchor",
+            options=list(ANCHORS),
+            default=ANCHORS[0],
+            optional=True,
+            advanced=True,
+            tooltip="With a state: 'keep the first frame' goes on looking at it; 'start anew' "
+            "is for a scene cut, where the first frame here takes its place.",
+        ),
+        io.Boolean.Input(
+            "keep_state",
+            default=False,
+            optional=True,
+            advanced=True,
+            tooltip="Keep the state in system memory even if nothing is connected to it.",
+        ),
+        io.Boolean.Input(
+            "reference_only",
+            default=False,
+            optional=True,
+            advanced=True,
+            tooltip="Only look at the latents and do not paint them: they come out as they are, "
+            "and the state holds their look for other frames.",
+        ),
+        io.Boolean.Input(
+            "resume",
+            default=False,
+            optional=True,
+            advanced=True,
+            tooltip="Keep finished frames and what later ones need on disk while sampling. After "
+            "Cancel, an error or a crash, queue the same graph again: it goes on with the next "
+            "frame. Writes up to half a gigabyte per frame for SD1.5 at 20 steps.",
+        ),
+    ]
+
+
+def state_output():
+    """The output for frames that come after these."""
+    return StateType.Output(
+        display_name="state",
+        tooltip="What frames that come after these need. It is only kept if something is "
+        "connected here when the node runs.",
+    )
+
+
+def continuation(node, inputs: dict, output: int) -> Continuation:
+    """Take these inputs out of a node's inputs.
+
+    node: the class that is executed. output: position of its state.
+    """
+    keep = inputs.pop("keep_state", False)
+    return Continuation(
+        state=inputs.pop("state", None),
+        anchor=inputs.pop("anchor", ANCHORS[0]),
+        carry=keep or is_connected(node, output),
+        reference_only=inputs.pop("reference_only", False),
+    )
+
+
+def show_state(node, state) -> None:
+    """Write on the node what state it leaves, if any."""
+    if state is not None:
+        show(node, repr(state))

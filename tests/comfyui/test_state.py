@@ -1,0 +1,351 @@
+"""A state: what a run leaves, so that later frames go on as if there had been no break."""
+
+import dataclasses
+import gc
+import itertools
+import weakref
+
+import pytest
+import tiny
+import torch
+from test_bad_input import refuses
+
+FRAMES = 6
+SAME, DIFFERENT = "same for every frame", "different per frame"
+
+
+def rows(tensor, part):
+    """The rows of some frames; a value for all frames as it is."""
+    return tensor[part] if tensor.shape[0] == FRAMES else tensor
+
+
+@dataclasses.dataclass
+class Clip:
+    """Everything that has one row per frame, and what is sampled with it."""
+
+    model: object
+    network: object
+    latent: torch.Tensor
+    tokens: torch.Tensor
+    hints: torch.Tensor
+    masks: torch.Tensor
+
+    @classmethod
+    def of(cls, model, network):
+        return cls(
+            model,
+            network,
+            tiny.clip(FRAMES)["samples"],
+            tiny.prompt(1, FRAMES)[0][0],
+            tiny.images(FRAMES),
+            tiny.masks(FRAMES).unsqueeze(1),
+        )
+
+    def paint(self, first=0, stop=FRAMES, sampler="euler", **inputs):
+        """Frames from `first` on, before `stop`, as a user would who has only those."""
+        from crossframe.nodes.sampling import CrossFrameKSampler
+
+        part = slice(first, stop)
+        positive, negative = tiny.apply_controlnet(
+            [[self.tokens[part], {}]], tiny.prompt(2), self.network, self.hints[part]
+        )
+        settings = {**tiny.SAMPLING, "frame_noise": DIFFERENT, "model": self.model, **inputs}
+        output = CrossFrameKSampler.execute(
+            positive=positive,
+            negative=negative,
+            latent_image={"samples": self.latent[part], "noise_mask": self.masks[part]},
+            sampler_name=sampler,
+            **settings,
+        )
+        return output.args[0]["samples"], output.args[1]
+
+
+@pytest.fixture(scope="module")
+def clip(sd15, canny):
+    return Clip.of(tiny.patch(sd15), canny)
+
+
+@pytest.fixture(scope="module")
+def anchor(clip):
+    """(frame 0, the state it leaves)."""
+    with torch.inference_mode():
+        return clip.paint(0, 1)
+
+
+@pytest.mark.parametrize("noise", [SAME, DIFFERENT])
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_sde", "ddim"])
+@pytest.mark.parametrize("cuts", [(1,), (3,), (2, 5)], ids=str)
+def test_a_clip_in_pieces_is_the_clip_in_one(clip, cuts, sampler, noise):
+    """Bit for bit: hints, masks, prompts, first noise and noise on the way included."""
+    inputs = {"sampler": sampler, "frame_noise": noise}
+    whole, _ = clip.paint(**inputs)
+    edges = [0, *cuts, FRAMES]
+    state, pieces = None, []
+    for first, stop in itertools.pairwise(edges):
+        painted, state = clip.paint(first, stop, state=state, **inputs)
+        pieces.append(painted)
+    assert torch.equal(torch.cat(pieces), whole)
+    assert state.frames == FRAMES
+
+
+@pytest.mark.parametrize("references", ["first", "previous"])
+@pytest.mark.parametrize("include_self", [False, True])
+def test_every_policy_goes_on(sd15, canny, references, include_self):
+    model = tiny.patch(sd15, references=references, include_self=include_self, layers="all")
+    clip = Clip.of(model, canny)
+    whole, _ = clip.paint()
+    start, state = clip.paint(0, 4)
+    assert torch.equal(torch.cat((start, clip.paint(4, state=state)[0])), whole)
+    assert state.held == {"first": {0}, "previous": {3}}[references]
+
+
+def test_without_its_state_a_piece_comes_out_otherwise(clip):
+    """The test above can fail."""
+    whole, _ = clip.paint()
+    assert tiny.error(clip.paint(3)[0], whole[3:]) > 0.1
+
+
+@pytest.mark.parametrize("precision", ["as computed", "int8 per token"])
+@pytest.mark.parametrize("device", ["with the model", "system memory"])
+def test_however_the_bank_is_kept(sd15, canny, device, precision):
+    clip = Clip.of(tiny.patch(sd15, bank_device=device, bank_precision=precision), canny)
+    whole, _ = clip.paint()
+    start, state = clip.paint(0, 3)
+    assert torch.equal(torch.cat((start, clip.paint(3, state=state)[0])), whole)
+
+
+def test_custom_sampling_goes_on(sd15, prompts):
+    from comfy.samplers import CFGGuider, sampler_object
+    from comfy_extras.nodes_custom_sampler import BasicScheduler, Noise_RandomNoise
+    from crossframe.nodes.sampling import CrossFrameSampler
+
+    model = tiny.patch(sd15)
+    latent = tiny.clip(FRAMES)["samples"]
+    guider = CFGGuider(model)
+    guider.set_conds(*prompts)
+    guider.set_cfg(3.0)
+    sigmas = BasicScheduler.execute(model, "normal", 3, 0.8).args[0]
+
+    def paint(first, stop, state=None):
+        part = {"samples": latent[first:stop]}
+        sampler = sampler_object("euler_ancestral")
+        noise = Noise_RandomNoise(4)
+        outputs = CrossFrameSampler.execute(noise, guider, sampler, sigmas, part, state=state).args
+        return outputs[0]["samples"], outputs[1]["samples"], outputs[2]
+
+    whole, whole_x0, _ = paint(0, FRAMES)
+    start, start_x0, state = paint(0, 2)
+    rest, rest_x0, _ = paint(2, FRAMES, state)
+    assert torch.equal(torch.cat((start, rest)), whole)
+    assert torch.equal(torch.cat((start_x0, rest_x0)), whole_x0)
+
+
+def test_a_latent_that_says_which_frames_it_holds_gets_their_noise(sd15, prompts):
+    """As LatentFromBatch leaves it, with and without a state."""
+    import nodes
+
+    model = tiny.patch(sd15)
+    latent = tiny.clip(FRAMES)
+    whole = tiny.frame_ksampler(model, *prompts, latent)
+    start, rest = (nodes.LatentFromBatch().frombatch(latent, *at)[0] for at in ((0, 2), (2, 4)))
+    from crossframe.nodes.sampling import CrossFrameKSampler
+
+    settings = {**tiny.SAMPLING, "sampler_name": "euler", "frame_noise": DIFFERENT}
+    settings |= {"model": model, "positive": prompts[0], "negative": prompts[1]}
+    painted, state = CrossFrameKSampler.execute(latent_image=start, **settings).args
+    assert torch.equal(painted["samples"], whole[:2])
+    painted, _ = CrossFrameKSampler.execute(latent_image=rest, **settings, state=state).args
+    assert torch.equal(painted["samples"], whole[2:])
+
+
+@pytest.mark.parametrize("frames_per_batch", [0, 2])
+def test_stock_samplers_go_on_from_a_state(sd15, prompts, frames_per_batch):
+    """All frames per step after a state: the same frames as in one go."""
+    import nodes
+
+    model = tiny.patch(sd15)
+    latent = tiny.clip(FRAMES)
+    whole = tiny.frame_ksampler(model, *prompts, latent, "dpmpp_sde")
+    start = nodes.LatentFromBatch().frombatch(latent, 0, 2)[0]
+    rest = nodes.LatentFromBatch().frombatch(latent, 2, 4)[0]
+    _, state = _frames(model, prompts, start, sampler_name="dpmpp_sde")
+    after = tiny.patch(sd15, state=state, frames_per_batch=frames_per_batch)
+    painted = tiny.ksampler(after, *prompts, rest, "dpmpp_sde")
+    assert tiny.error(painted, whole[2:]) < 1e-4
+    painted = tiny.frame_ksampler(after, *prompts, rest, "dpmpp_sde")
+    assert torch.equal(painted, whole[2:])
+
+
+def _frames(model, prompts, latent, **inputs):
+    """CrossFrameKSampler: (samples, state)."""
+    from crossframe.nodes.sampling import CrossFrameKSampler
+
+    settings = {**tiny.SAMPLING, "sampler_name": "euler", "frame_noise": DIFFERENT, **inputs}
+    settings |= {"model": model, "positive": prompts[0], "negative": prompts[1]}
+    painted, state = CrossFrameKSampler.execute(latent_image=latent, **settings).args
+    return painted["samples"], state
+
+
+def test_scenes_begin_anew_in_both_orders(sd15, prompts, sample):
+    """A scene is what a clip of its own would be, but for the noise, which goes on."""
+    latent = tiny.clip(FRAMES)
+    model = tiny.patch(sd15, scene_starts="2, 5", frames_per_batch=4)
+    painted = sample(model, *prompts, latent)
+    plain = tiny.patch(sd15)
+    alone = [
+        sample(plain, *prompts, {"samples": latent["samples"][a:b], "batch_index": [*range(a, b)]})
+        for a, b in ((0, 2), (2, 5), (5, 6))
+    ]
+    assert tiny.error(painted, torch.cat(alone)) < 1e-4
+    assert tiny.error(painted[2:], sample(plain, *prompts, latent)[2:]) > 0.1
+
+
+def test_a_scene_that_began_before_the_break_goes_on(sd15, canny):
+    clip = Clip.of(tiny.patch(sd15, scene_starts="2"), canny)
+    whole, _ = clip.paint()
+    start, state = clip.paint(0, 4)
+    assert torch.equal(torch.cat((start, clip.paint(4, state=state)[0])), whole)
+    assert (state.scene, state.held) == (2, {2, 3})
+
+
+def test_start_anew_at_a_cut(clip, sd15, canny):
+    """As if scene_starts had named the cut; and what goes on from there keeps to it."""
+    whole, _ = Clip.of(tiny.patch(sd15, scene_starts="3"), canny).paint()
+    start, state = clip.paint(0, 3)
+    middle, state = clip.paint(3, 5, state=state, anchor="start anew")
+    rest, _ = clip.paint(5, state=state)
+    assert torch.equal(torch.cat((start, middle, rest)), whole)
+
+
+def test_a_reference_comes_out_as_it_is_and_leaves_its_look(sd15, prompts):
+    model = tiny.patch(sd15, references="first", layers="all")
+    picture, page = tiny.clip(1, seed=1), tiny.clip(1, seed=2)
+    for sampler in ("euler", "dpmpp_sde", "heun"):
+        inputs = {"sampler_name": sampler, "frame_noise": SAME}
+        kept, state = _frames(model, prompts, picture, **inputs, reference_only=True)
+        assert tiny.error(kept, picture["samples"]) < 1e-4
+        painted, _ = _frames(model, prompts, page, **inputs, state=state)
+        _, other = _frames(model, prompts, tiny.clip(1, seed=5), **inputs, reference_only=True)
+        assert tiny.error(_frames(model, prompts, page, **inputs, state=other)[0], painted) > 0.1
+
+
+def test_the_states_of_a_reference_are_those_of_its_noised_latents(sd15, prompts):
+    """At every step the model sees the picture with that step's noise, nothing painted."""
+    from crossframe.nodes.sampling import CrossFrameKSampler
+
+    seen = []
+
+    def look(apply_model, args):
+        seen.append((args["input"][:1].clone(), float(args["timestep"][0])))
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    model = tiny.patch(sd15)
+    model.set_model_unet_function_wrapper(look)
+    picture = tiny.clip(1)
+    settings = {**tiny.SAMPLING, "sampler_name": "euler", "frame_noise": SAME, "steps": 3}
+    settings |= {"model": model, "positive": prompts[0], "negative": prompts[1]}
+    CrossFrameKSampler.execute(latent_image=picture, **settings, reference_only=True)
+    latent = model.model.process_latent_in(picture["samples"])
+    noise = (seen[0][0] - latent) / seen[0][1]
+    for x, sigma in seen[1:]:
+        assert tiny.error(x, latent + sigma * noise) < 1e-4
+
+
+CHANGES = {
+    "steps": ({"steps": 5}, ("sampling of 4 steps", "5 steps")),
+    "scheduler": ({"scheduler": "karras"}, ("noise levels", "scheduler")),
+    "denoise": ({"denoise": 0.5}, ("noise levels", "denoise")),
+    "sampler": ({"sampler": "heun"}, ("sampler euler", "has heun")),
+    "cfg 1": ({"cfg": 1.0}, ("conds 1 positive, 1 negative", "has 1 positive")),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_state_of_another_sampling_is_refused(clip, anchor, change):
+    inputs, words = CHANGES[change]
+    refuses(
+        lambda: clip.paint(1, state=anchor[1], **inputs),
+        "CrossFrameKSampler",
+        "'state'",
+        *words,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"layers": "all"}, ("layers 4 output", "2 input, 1 middle, 4 output")),
+        ({"end_percent": 0.5}, ("part of the denoising (0.0, 1.0)", "(0.0, 0.5)")),
+    ],
+    ids=["layers", "part"],
+)
+def test_a_state_of_other_settings_is_refused(clip, anchor, sd15, canny, changed, words):
+    other = Clip.of(tiny.patch(sd15, **changed), canny)
+    refuses(lambda: other.paint(1, state=anchor[1]), "'state'", *words)
+
+
+def test_a_state_of_another_checkpoint_is_refused(anchor, canny):
+    other = Clip.of(tiny.patch(tiny.model(seed=5)), canny)
+    refuses(lambda: other.paint(1, state=anchor[1]), "another checkpoint", "same checkpoint")
+
+
+def test_a_state_of_another_family_is_refused(anchor, sdxl, prompts):
+    model = tiny.patch(sdxl)
+    pooled = tiny.prompt(1, 1, True), tiny.prompt(2, 1, True)
+    refuses(
+        lambda: _frames(model, pooled, tiny.clip(1), state=anchor[1]), "model BaseModel", "SDXL"
+    )
+
+
+def test_a_state_of_another_size_is_refused(anchor, clip, prompts):
+    latent = tiny.clip(2, size=(16, 24))
+    refuses(lambda: _frames(clip.model, prompts, latent, state=anchor[1]), "16 x 16", "24 x 16")
+
+
+def test_a_state_without_the_frames_that_are_needed_is_refused(sd15, canny):
+    first, both = (
+        Clip.of(tiny.patch(sd15, references=references), canny)
+        for references in ("first", "first + previous")
+    )
+    _, state = first.paint(0, 3)
+    refuses(lambda: both.paint(3, state=state), "'state'", "frame 2", "start anew")
+
+
+def test_two_states_are_refused(sd15, canny, anchor):
+    other = Clip.of(tiny.patch(sd15, state=anchor[1]), canny)
+    refuses(lambda: other.paint(1, state=anchor[1]), "'state'", "only one")
+
+
+@pytest.mark.parametrize("text", ["one", "-3", "4.5", "4; 5"])
+def test_scene_starts_that_are_no_frames(sd15, text):
+    refuses(lambda: tiny.patch(sd15, scene_starts=text), "scene_starts", "e.g. 40, 95")
+
+
+def test_a_state_says_what_it_is(anchor):
+    text = repr(anchor[1])
+    for word in ("1 frames painted", "keeps frame 0", "BaseModel", "4 layers", "euler", "4 steps"):
+        assert word in text
+    assert "16 x 16" in text
+    assert "KiB" in text
+
+
+def test_a_state_is_as_large_as_its_bank_was_estimated(clip, caplog):
+    """Frame by frame, first and previous frame: what is printed beforehand is what is kept."""
+    from crossframe.attention.bank import readable_size
+
+    _, state = clip.paint(0, 3)
+    assert f"bank of up to {readable_size(state.nbytes)}" in caplog.text
+
+
+def test_a_state_holds_nothing_of_its_run(clip):
+    """It is frozen: going on from it twice gives the same, and it is freed with the graph."""
+    _, state = clip.paint(0, 3)
+    before = {key: dict(frames) for key, frames in state.kept.items()}
+    assert torch.equal(clip.paint(3, state=state)[0], clip.paint(3, state=state)[0])
+    assert {key: dict(frames) for key, frames in state.kept.items()} == before
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        state.frames = 0
+    kept = weakref.ref(next(iter(next(iter(state.kept.values())).values()))[0].values)
+    del state, before
+    gc.collect()
+    assert kept() is None

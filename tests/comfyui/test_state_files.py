@@ -1,0 +1,184 @@
+"""States in files: what is loaded is what was saved, and nothing else is taken for a state."""
+
+import json
+import struct
+
+import pytest
+import tiny
+import torch
+from test_bad_input import refuses
+from test_state import Clip
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Input and output folders of ComfyUI: (input, output)."""
+    import folder_paths
+
+    found = tmp_path / "input", tmp_path / "output"
+    for folder in found:
+        folder.mkdir()
+    monkeypatch.setattr(folder_paths, "input_directory", str(found[0]))
+    monkeypatch.setattr(folder_paths, "output_directory", str(found[1]))
+    return found
+
+
+def save(state, prefix="crossframe/state"):
+    from crossframe.nodes.state import CrossFrameSaveState
+
+    return CrossFrameSaveState.execute(state=state, filename_prefix=prefix)
+
+
+def load(name):
+    from crossframe.nodes.state import CrossFrameLoadState
+
+    return CrossFrameLoadState.execute(file=name).args[0]
+
+
+def options():
+    from crossframe.nodes.state import CrossFrameLoadState
+
+    return CrossFrameLoadState.INPUT_TYPES()["required"]["file"][1]["options"]
+
+
+@pytest.fixture(params=["as computed", "int8 per token"])
+def clip(request, sd15, canny):
+    model = tiny.patch(sd15, references="first + previous", bank_precision=request.param)
+    return Clip.of(model, canny)
+
+
+NAME = "crossframe/state_00001_.crossframe.safetensors [output]"
+
+
+def test_save_load_and_go_on(folders, clip):
+    whole, _ = clip.paint()
+    start, state = clip.paint(0, 3)
+    saved = save(state)
+    assert options() == [NAME]
+    loaded = load(NAME)
+    assert repr(loaded) == repr(state)
+    assert repr(state) in saved.ui["text"]
+    assert torch.equal(torch.cat((start, clip.paint(3, state=loaded)[0])), whole)
+
+
+def test_another_save_is_another_file(folders, clip):
+    _, state = clip.paint(0, 1)
+    names = [save(state).ui["states"][0]["filename"] for _ in range(2)]
+    assert len(set(names)) == 2
+    assert sorted(file.name for file in (folders[1] / "crossframe").iterdir()) == names
+
+
+def test_a_file_in_the_input_folder_is_found(folders, clip):
+    _, state = clip.paint(0, 1)
+    save(state)
+    (file,) = (folders[1] / "crossframe").iterdir()
+    file.rename(folders[0] / "mine.crossframe.safetensors")
+    assert options() == ["mine.crossframe.safetensors"]
+    assert load("mine.crossframe.safetensors").held == {0}
+
+
+def test_the_file_is_as_large_as_the_state_says(folders, sd15, prompts):
+    """Within 2 %, once hidden states outweigh their names."""
+    from crossframe.nodes.sampling import CrossFrameKSampler
+
+    settings = {**tiny.SAMPLING, "sampler_name": "euler", "frame_noise": "same for every frame"}
+    _, state = CrossFrameKSampler.execute(
+        model=tiny.patch(sd15),
+        positive=prompts[0],
+        negative=prompts[1],
+        latent_image=tiny.clip(1, size=64),
+        **settings,
+    ).args
+    save(state)
+    (file,) = (folders[1] / "crossframe").iterdir()
+    assert state.nbytes <= file.stat().st_size <= 1.02 * state.nbytes
+
+
+@pytest.fixture
+def file(folders, sd15, canny):
+    """A state's file."""
+    _, state = Clip.of(tiny.patch(sd15), canny).paint(0, 1)
+    save(state)
+    (found,) = (folders[1] / "crossframe").iterdir()
+    return found
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_a_file_that_is_cut_off(file, share):
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(share * len(whole))])
+    refuses(lambda: load(NAME), "CrossFrameLoadState", "'file'", file.name, "Choose another")
+
+
+def test_a_foreign_file(file):
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.ones(3)}, file)
+    refuses(lambda: load(NAME), "CrossFrameLoadState", "no state of CrossFrame")
+    file.write_text("not even safetensors")
+    refuses(lambda: load(NAME), "CrossFrameLoadState", "no safetensors file")
+
+
+def changed(file, change):
+    """Rewrite a file's header."""
+    whole = file.read_bytes()
+    length = struct.unpack("<Q", whole[:8])[0]
+    header = json.loads(whole[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text + whole[8 + length :])
+
+
+def test_a_file_whose_header_was_tampered_with(file):
+    def rename(header):
+        name = next(name for name in header if name != "__metadata__")
+        header["0/output/x/0/0/0/64/0/0/float32/values"] = header.pop(name)
+
+    changed(file, rename)
+    refuses(lambda: load(NAME), "CrossFrameLoadState", "damaged")
+
+
+def test_a_file_of_another_version(file):
+    def other(header):
+        header["__metadata__"]["format"] = "crossframe state 99"
+
+    changed(file, other)
+    refuses(lambda: load(NAME), "CrossFrameLoadState", "another version")
+
+
+def test_a_loaded_state_is_checked_against_the_run(file, sd15, canny):
+    clip = Clip.of(tiny.patch(sd15), canny)
+    refuses(lambda: clip.paint(1, state=load(NAME), steps=9), "sampling of 4 steps", "9 steps")
+
+
+def test_nothing_half_written_is_left(folders, clip, monkeypatch):
+    """A disk that is full while writing."""
+    from crossframe.hosts.comfy import state_files
+
+    def fail(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(state_files, "save_file", fail)
+    _, state = clip.paint(0, 1)
+    with pytest.raises(OSError, match="no space"):
+        save(state)
+    assert [path for path in folders[1].rglob("*") if path.is_file()] == []
+
+
+def test_no_room_is_said_before_writing(folders, clip, monkeypatch):
+    import shutil
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))
+    _, state = clip.paint(0, 1)
+    refuses(lambda: save(state), "CrossFrameSaveState", "0 B are free", "int8")
+
+
+def test_a_state_that_was_not_kept(folders):
+    refuses(lambda: save(None), "CrossFrameSaveState", "'state'", "keep_state")
+
+
+def test_a_prefix_out_of_the_folder(folders, clip):
+    _, state = clip.paint(0, 1)
+    with pytest.raises(Exception, match="outside"):
+        save(state, "../../elsewhere")
