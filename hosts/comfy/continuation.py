@@ -28,6 +28,11 @@ class Continuation:
     reference_only: bool = False
     resumed: ComfyState | None = None
 
+    @property
+    def has_origin(self) -> bool:
+        """Whether it matters what the run is made with."""
+        return self.state is not None or self.carry
+
     def policy(self, policy: Policy) -> Policy:
         """A policy with the scenes that the state brings and that this run begins."""
         if self.state is None:

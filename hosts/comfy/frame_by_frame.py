@@ -66,9 +66,11 @@ def sample_frames(
         noise_mask = noise_mask.reshape(-1, 1, *noise_mask.shape[-2:])
     _check(guider, latent, sampler, noise_mask, node)
     frames = latent.shape[0]
-    origin = Origin.of(guider, noise, sampler, sigmas)
-    done, going = (record.found(going, origin)) if record is not None else ([], going)
-    run = new_run(guider, noise, sampler, sigmas, node=node, one_frame=True, going=going)
+    origin = None
+    if going.has_origin or record is not None:
+        origin = Origin.of(guider, noise, sampler, sigmas)
+    done, going = record.found(going, origin) if record is not None else ([], going)
+    run = new_run(guider, noise, node=node, one_frame=True, going=going, origin=origin)
     if going.reference_only:
         run.pictures = latent
     conds = _clip_conds(guider, latent)

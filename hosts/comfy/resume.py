@@ -47,7 +47,6 @@ class Record:
     def __init__(self, name: str) -> None:
         """name: of everything that the frames depend on."""
         self.folder = Path(folder_paths.get_output_directory()) / FOLDER / name
-        self.folder.mkdir(parents=True, exist_ok=True)
 
     def finished(self) -> list[Frame]:
         """The frames that are there, from the first on."""
@@ -78,13 +77,13 @@ class Record:
         except (ValueError, KeyError, SafetensorError) as error:
             log.warning("Cross-frame attention: starting over, since %s", error)
             self.discard()
-            self.folder.mkdir(parents=True)
             return [], going
         log.info("Cross-frame attention: going on after %d finished frames.", len(done))
         return done, replace(going, resumed=state)
 
     def add(self, frame: Frame, run: ComfyRun) -> None:
         """Keep the frame that a run has just finished."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         needed = {self._hidden(number): number for number in run.needed()}
         for file, number in needed.items():
             if not file.exists():

@@ -15,21 +15,22 @@ from .continuation import ANEW, NOTHING, Continuation
 from .errors import BadInputError
 from .neighbours import needs_one_batch
 from .settings import KEY, Settings
-from .state import ComfyState, Origin, check_origin, digest
+from .state import ComfyState, Origin, check_origin
 
 
 class ComfyRun(Run):
     """A run and what ComfyUI needs beside it.
 
-    settings: the user's choice. origin: what it is made with. rows: frames of the latent.
-    sigmas: (start, end) noise levels between which cross-frame attention acts. one_frame:
-    whether frames are painted one after another. going: where it goes on from, and for whom.
+    settings: the user's choice. origin: what it is made with, if it goes on from a state or
+    leaves one. rows: frames of the latent. sigmas: (start, end) noise levels between which
+    cross-frame attention acts. one_frame: whether frames are painted one after another. going:
+    where it goes on from, and for whom.
     """
 
     def __init__(
         self,
         settings: Settings,
-        origin: Origin,
+        origin: Origin | None,
         rows: int,
         sigmas: tuple[float, float],
         one_frame: bool,
@@ -66,7 +67,10 @@ class ComfyRun(Run):
         self.bank_bytes = nbytes if self.settings.storage.device is None else 0
 
     def leave(self, frames: Collection[int] | None = None) -> ComfyState:
-        """What is there now, of these frames or of all, for going on after the current one."""
+        """What is there now, of these frames or of all, for going on after the current one.
+
+        Only for a run that has an origin.
+        """
         return ComfyState.of(super().leave(frames), self.origin)
 
     def rows_of(self, frames: range) -> range:
@@ -89,23 +93,24 @@ class ComfyEvaluation(Evaluation):
 def new_run(
     guider,
     noise: torch.Tensor,
-    sampler,
-    sigmas: torch.Tensor,
     *,
     node: str,
     one_frame: bool,
     going: Continuation = NOTHING,
+    origin: Origin | None = None,
 ) -> ComfyRun:
     """Begin a run for a guider whose MODEL carries settings.
 
     noise: of the latent's frames, (frames, channels, height, width). Where it is the same for
-    every frame, so is what a sampler adds. node: id of the node, for errors.
+    every frame, so is what a sampler adds. node: id of the node, for errors. going, origin: if
+    it goes on from a state or leaves one.
     Raises BadInputError if the run cannot go on from its state.
     """
     settings: Settings = guider.model_options[KEY]
-    origin = Origin.of(guider, noise, sampler, sigmas)
+    one_noise = bool((noise == noise[:1]).all())
     if going.state is not None:
         check_origin(going.state.origin, origin, node)
+        one_noise = one_noise and origin.noise == going.state.origin.noise
         origin = replace(origin, noise=going.state.origin.noise)
     sampling = guider.model_patcher.get_model_object("model_sampling")
     part = (
@@ -121,7 +126,7 @@ def new_run(
             f"{error}.",
             f"Make it with the same references, or set anchor to '{ANEW}'.",
         ) from error
-    run.one_noise = bool((noise == noise[:1]).all()) and digest(noise[:1]) == origin.noise
+    run.one_noise = one_noise
     run.one_batch = not one_frame and needs_one_batch(guider)
     return run
 

@@ -19,6 +19,7 @@ from .neighbours import IN_BATCHES, PER_STEP, check_neighbours
 from .run import ComfyEvaluation, ComfyRun, new_run, options_of_batch, options_with_run, run_of
 from .sampler_noise import with_frame_noise
 from .settings import KEY, NODE
+from .state import Origin
 
 log = logging.getLogger("crossframe")
 
@@ -67,7 +68,8 @@ def run_sampling(
     if run is None:
         check_sampling(guider, guider.conds, latent_image, PER_STEP, NODE)
         going = Continuation(before[KEY].state)
-        run = new_run(guider, noise, sampler, sigmas, node=NODE, one_frame=False, going=going)
+        origin = Origin.of(guider, noise, sampler, sigmas) if going.has_origin else None
+        run = new_run(guider, noise, node=NODE, one_frame=False, going=going, origin=origin)
         if 0 < run.settings.frames_per_batch < run.rows:
             check_neighbours(guider, IN_BATCHES, NODE)
         options = options_with_run(create_model_options_clone(before), run)

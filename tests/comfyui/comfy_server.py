@@ -117,12 +117,21 @@ class Server:
                     break
         return outcome
 
+    def history(self, outcome: Outcome) -> dict:
+        """What the server keeps of a run; it does so a moment after its last message."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            found = self.get(f"/history/{outcome.prompt_id}")
+            if outcome.prompt_id in found:
+                return found[outcome.prompt_id]
+            time.sleep(0.1)
+        raise TimeoutError(f"{outcome.prompt_id} is not in the history")
+
     def outputs(self, outcome: Outcome, node: int | str) -> list[Path]:
         """The files that a node of a run has saved."""
-        result = self.get(f"/history/{outcome.prompt_id}")[outcome.prompt_id]
         return [
             self.folder / file["type"] / file["subfolder"] / file["filename"]
-            for files in result["outputs"][str(node)].values()
+            for files in self.history(outcome)["outputs"][str(node)].values()
             for file in files
             if isinstance(file, dict)
         ]

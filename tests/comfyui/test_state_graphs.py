@@ -114,7 +114,7 @@ def saved_state(server, outcome):
 def test_a_clip_goes_on_from_a_file(server, whole):
     start, outcome = paint(server, with_state_saved(graph(0, 4)))
     _, name = saved_state(server, outcome)
-    shown = server.get(f"/history/{outcome.prompt_id}")[outcome.prompt_id]["outputs"]["12"]["text"]
+    shown = server.history(outcome)["outputs"]["12"]["text"]
     assert "4 frames painted, keeps frame 0, 3" in shown[0]
     rest, _ = paint(server, with_state_loaded(graph(4, 2), name))
     assert torch.equal(torch.cat((start, rest)), whole)
@@ -162,7 +162,7 @@ def unfinished(server):
 
 def test_an_interrupted_run_goes_on(server):
     """Queued again, it paints only what is missing, and leaves the frames of one go."""
-    prompt = graph(count=32, resume=True, steps=12)
+    prompt = with_state_saved(graph(count=32, resume=True, steps=12))
     interrupted(server, prompt, frame=2)
     (kept,) = unfinished(server).values()
     assert 2 <= len(kept) < 32
@@ -170,6 +170,42 @@ def test_an_interrupted_run_goes_on(server):
     assert f"going on after {len(kept)} finished frames" in server.log
     assert outcome.progress(SAMPLER)[0][0] >= len(kept) * 12
     assert unfinished(server) == {}
+    state = load_file(saved_state(server, outcome)[0])
+    prompt[SAMPLER]["inputs"]["resume"] = False
+    whole, outcome = paint(server, prompt)
+    assert torch.equal(painted, whole)
+    expected = load_file(saved_state(server, outcome)[0])
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+def test_a_run_goes_on_after_a_crash(server, tmp_path):
+    """The process is gone at once, in the middle of a frame."""
+    prompt = graph(count=32, resume=True, steps=12, seed=21)
+    with running_server(tmp_path) as crashing:
+
+        def crash(kind, data):
+            if kind == "progress" and data["node"] == SAMPLER and data["value"] > 30:
+                crashing._process.kill()
+
+        assert crashing.run(prompt, on_message=crash).end == "progress"
+    (kept,) = unfinished(crashing).values()
+    assert len(kept) >= 2
+    with running_server(tmp_path) as again:
+        painted, _ = paint(again, prompt)
+        assert f"going on after {len(kept)} finished frames" in again.log
+    prompt[SAMPLER]["inputs"]["resume"] = False
+    assert torch.equal(painted, paint(server, prompt)[0])
+
+
+def test_damaged_frames_are_not_gone_on_from(server):
+    prompt = graph(count=32, resume=True, steps=12, seed=31)
+    interrupted(server, prompt, frame=2)
+    ((run, kept),) = unfinished(server).items()
+    file = server.folder / "output" / "crossframe" / "unfinished" / run / kept[0]
+    file.write_bytes(file.read_bytes()[:100])
+    painted, _ = paint(server, prompt)
+    assert "starting over" in server.log
     prompt[SAMPLER]["inputs"]["resume"] = False
     assert torch.equal(painted, paint(server, prompt)[0])
 
