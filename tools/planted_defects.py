@@ -106,15 +106,17 @@ DEFECTS = [
     Defect(
         "steps told apart by noise level",
         "attention/run.py",
-        "return self.step\n",
-        "return self._noise_levels.index(noise_level)\n",
-        ORDERS,
+        "return Evaluation(self, self.step, tuple(frames), frozenset(layers))",
+        "return Evaluation(self, self._level(), tuple(frames), frozenset(layers))\n\n"
+        "    def _level(self):\n"
+        "        return self._noise_levels.index(self._noise_levels[self.step])",
+        "tests/attention/test_run.py",
     ),
     Defect(
-        "a bank that outlives its step",
+        "a stale bank: hidden states of one step are read at another",
         "attention/run.py",
-        "self.bank = Bank(self.bank.storage)\n        self.step += 1",
-        "self.step += 1",
+        "keys = [Key(self.step, layer, entry, count) for entry in entries]",
+        "keys = [Key(0, layer, entry, count) for entry in entries]",
         ORDERS,
     ),
     Defect(
@@ -125,11 +127,11 @@ DEFECTS = [
         "tests/comfyui/test_article.py",
     ),
     Defect(
-        "no finally: a run stays on the guider",
-        "hosts/comfy/sampling.py",
-        "    finally:\n        guider.model_options = before",
-        "    finally:\n        pass",
-        REPEAT,
+        "no finally: a pipeline stays patched after an error",
+        "hosts/diffusers/attention.py",
+        "        yield clip\n    finally:\n",
+        "        yield clip\n    except ZeroDivisionError:\n        raise\n    else:\n",
+        "tests/test_diffusers.py",
     ),
     Defect(
         "the node patches its input",
@@ -197,7 +199,7 @@ DEFECTS = [
     Defect(
         "other packs are not told the frames",
         "hosts/comfy/run.py",
-        "if len(evaluation.frames) < evaluation.run.frames:",
+        "if len(evaluation.frames) < run.rows:",
         "if False:",
         NEIGHBOURS,
     ),

@@ -113,6 +113,31 @@ def test_one_noise_for_every_frame_holds_on_the_way(sd15, prompts, sampler):
         assert tiny.error(other[1], other[2]) > 0.1
 
 
+@pytest.mark.parametrize("frame_by_frame", [False, True])
+@pytest.mark.parametrize("sampler", ["euler_ancestral", "dpmpp_sde"])
+def test_frames_that_start_alike_get_noise_of_their_own(sd15, prompts, sampler, frame_by_frame):
+    """What is added on the way differs between frames where the first noise does, if barely."""
+    from comfy.samplers import CFGGuider, sampler_object
+    from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
+    from crossframe.nodes.sampling import CrossFrameSampler
+
+    class NearlyOneNoise:
+        seed = 3
+
+        def generate_noise(self, latent):
+            draw = torch.randn(1, 4, tiny.SIZE, tiny.SIZE, generator=torch.manual_seed(3))
+            return draw + 1e-6 * torch.arange(FRAMES).view(-1, 1, 1, 1)
+
+    guider = CFGGuider(tiny.patch_own(sd15))
+    guider.set_conds(*prompts)
+    still = {"samples": tiny.clip(1)["samples"].repeat(FRAMES, 1, 1, 1)}
+    node = CrossFrameSampler if frame_by_frame else SamplerCustomAdvanced
+    sigmas = torch.tensor([6.0, 3.0, 1.0])
+    painted = node.execute(NearlyOneNoise(), guider, sampler_object(sampler), sigmas, still)
+    one, two, three = painted.args[0]["samples"]
+    assert min(tiny.error(one, two), tiny.error(two, three), tiny.error(one, three)) > 0.1
+
+
 @pytest.mark.parametrize("sampler", STOCHASTIC)
 def test_the_first_frame_is_the_stock_samplers(sd15, prompts, sampler):
     """Without another frame to attend to, the pack changes nothing: not the noise either."""
