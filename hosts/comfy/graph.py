@@ -1,7 +1,5 @@
 """What a node can know of the graph that it is executed in, and say in it."""
 
-from server import PromptServer
-
 
 def is_connected(node, output: int) -> bool:
     """Whether anything reads an output of the node in execution; true outside of a graph.
@@ -24,6 +22,7 @@ def is_connected(node, output: int) -> bool:
 
 def show(node, text: str) -> None:
     """Write a text on the node in execution; nowhere outside of a graph."""
-    server = PromptServer.instance if hasattr(PromptServer, "instance") else None
-    if server is not None and node.hidden is not None and node.hidden.unique_id is not None:
-        server.send_progress_text(text, node.hidden.unique_id)
+    if node.hidden is not None and node.hidden.unique_id is not None:
+        from server import PromptServer  # only there where a server runs
+
+        PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
