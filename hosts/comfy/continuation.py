@@ -29,6 +29,11 @@ class Continuation:
     resumed: ComfyState | None = None
 
     @property
+    def first(self) -> int:
+        """Number of the latent's first frame in the clip."""
+        return 0 if self.state is None else self.state.frames
+
+    @property
     def has_origin(self) -> bool:
         """Whether it matters what the run is made with."""
         return self.state is not None or self.carry

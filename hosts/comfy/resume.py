@@ -7,7 +7,6 @@ the run ends at, the frames with latents are complete and can be gone on from.
 
 import json
 import logging
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +14,13 @@ from pathlib import Path
 import folder_paths
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from .continuation import Continuation
 from .fingerprint import NotRepeatable, fingerprint
 from .run import ComfyRun
 from .state import ComfyState, Origin
-from .state_files import SUFFIX, read, write
+from .state_files import SUFFIX, read, write, write_whole
 
 log = logging.getLogger("crossframe")
 FOLDER = "crossframe/unfinished"  # in the output folder, since ComfyUI empties its temp folder
@@ -72,8 +71,7 @@ class Record:
             done = self.finished()
             if not done:
                 return [], going
-            first = 0 if going.state is None else going.state.frames
-            state = self.state(len(done), first + len(done), origin)
+            state = self.state(len(done), going.first + len(done), origin)
         except (ValueError, KeyError, SafetensorError) as error:
             log.warning("Cross-frame attention: starting over, since %s", error)
             self.discard()
@@ -93,9 +91,7 @@ class Record:
         if x0 is not None:
             tensors["x0"] = x0.contiguous()
         target = self._latents(run.frame - run.offset)
-        part = target.with_suffix(".part")
-        save_file(tensors, part, {"noise_levels": json.dumps(run.noise_levels)})
-        os.replace(part, target)
+        write_whole(tensors, target, {"noise_levels": json.dumps(run.noise_levels)})
         for file in self.folder.glob(f"*{SUFFIX}"):
             if file not in needed:
                 file.unlink()

@@ -36,7 +36,7 @@ class ComfyRun(Run):
         one_frame: bool,
         going: Continuation,
     ):
-        self.offset = 0 if going.state is None else going.state.frames  # number of the first row
+        self.offset = going.first  # number of the first row
         super().__init__(
             going.policy(settings.policy),
             self.offset + rows,

@@ -72,8 +72,7 @@ def sample_custom(
     latent.pop("downscale_ratio_temporal", None)
     latent["samples"] = comfy.sample.fix_empty_latent_channels(model, latent["samples"], ratio)
     going = with_state_of_model(guider, going, node)
-    first = 0 if going.state is None else going.state.frames
-    drawn = noise_from(noise, latent, first)
+    drawn = noise_from(noise, latent, going.first)
     mask = latent.get("noise_mask")
     record = None
     if executed is not None:

@@ -66,6 +66,11 @@ def write(state: ComfyState, file: Path) -> None:
     }
     tensors = dict(_named(state))
     metadata = {"format": FORMAT, "tensors": str(len(tensors)), "about": json.dumps(about)}
+    write_whole(tensors, file, metadata)
+
+
+def write_whole(tensors: dict[str, torch.Tensor], file: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file, which is there when all of it is."""
     part = file.with_name(f".{file.name}.part")
     try:
         save_file(tensors, part, metadata)
