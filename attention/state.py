@@ -5,7 +5,8 @@ without holding anything of the run or the model that made it.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 
@@ -13,6 +14,7 @@ from .bank import Bank, Key, readable_size
 from .storage import Stored
 
 Kept = Mapping[Key, Mapping[int, tuple[Stored, ...]]]
+Some = TypeVar("Some", bound="State")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -43,6 +45,22 @@ class State:
     def held(self) -> frozenset[int]:
         """The frames of which something is kept."""
         return frozenset(frame for frames in self.kept.values() for frame in frames)
+
+    def moved(self: Some, frame: int) -> Some:
+        """The same for frames from a later number on, with a gap between.
+
+        frame: that number, not below `frames`. The frames of the gap count as painted; the last
+        one that is stands for the last of them, so whoever attends to the previous frame attends
+        to that one.
+        """
+        last, stand_in = self.frames - 1, frame - 1
+        if stand_in == last:
+            return self
+        kept = {
+            key: {**frames, stand_in: frames[last]} if last in frames else frames
+            for key, frames in self.kept.items()
+        }
+        return replace(self, frames=frame, kept=kept)
 
     def __repr__(self) -> str:
         layers = {key.layer for key in self.kept}

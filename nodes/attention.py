@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..attention import LAYER_SETS, PRECISIONS, REFERENCES
 from ..hosts.comfy.patch import attach
 from ..hosts.comfy.settings import BANK_DEVICES
-from .common import CATEGORY, SEARCH_ALIASES, StateType
+from .common import CATEGORY, SEARCH_ALIASES, StateType, first_frame_input
 
 
 class CrossFrameAttention(io.ComfyNode):
@@ -109,6 +109,7 @@ class CrossFrameAttention(io.ComfyNode):
                     tooltip="What earlier frames or a reference picture have left, from a "
                     "CrossFrame sampler. The frames are then painted to go with them.",
                 ),
+                first_frame_input(),
             ],
             outputs=[
                 io.Model.Output(

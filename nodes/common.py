@@ -16,3 +16,18 @@ SEARCH_ALIASES = [
     "video to video",
     "vid2vid",
 ]
+
+
+def first_frame_input():
+    """Where frames lie that do not come right after their state."""
+    return io.Int.Input(
+        "first_frame",
+        default=0,
+        min=0,
+        max=999_999,
+        optional=True,
+        advanced=True,
+        tooltip="With a state: number of the first frame here in the whole video, whose first is "
+        "0. 0 means right after the state. Another number leaves a gap: the last frame of the "
+        "state then also counts as the previous one.",
+    )

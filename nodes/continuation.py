@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..hosts.comfy.continuation import ANCHORS, Continuation
+from ..hosts.comfy.continuation import ANCHORS, Continuation, state_at
 from ..hosts.comfy.graph import is_connected, show
-from .common import StateType
+from .common import StateType, first_frame_input
 
 
 def continuation_inputs() -> list:
@@ -25,6 +25,7 @@ def continuation_inputs() -> list:
             tooltip="With a state: 'keep the first frame' goes on looking at it; 'start anew' "
             "is for a scene cut, where the first frame here takes its place.",
         ),
+        first_frame_input(),
         io.Boolean.Input(
             "keep_state",
             default=False,
@@ -67,8 +68,9 @@ def continuation(node, inputs: dict, output: int) -> Continuation:
     node: the class that is executed. output: position of its state.
     """
     keep = inputs.pop("keep_state", False)
+    first_frame = inputs.pop("first_frame", 0)
     return Continuation(
-        state=inputs.pop("state", None),
+        state=state_at(inputs.pop("state", None), first_frame, node.__name__),
         anchor=inputs.pop("anchor", ANCHORS[0]),
         carry=keep or is_connected(node, output),
         reference_only=inputs.pop("reference_only", False),

@@ -51,6 +51,30 @@ class Continuation:
 NOTHING = Continuation()
 
 
+def state_at(state: ComfyState | None, first_frame: int, node: str) -> ComfyState | None:
+    """A state for frames that begin at a number of the clip; 0 for right after the state's.
+
+    Raises BadInputError if there is no state to count from, or if these frames are painted.
+    """
+    if first_frame == 0:
+        return state
+    if state is None:
+        raise BadInputError(
+            node,
+            "first_frame",
+            f"it is {first_frame}, but there is no state.",
+            "Connect the state that these frames go on from, or set first_frame to 0.",
+        )
+    if first_frame < state.frames:
+        raise BadInputError(
+            node,
+            "first_frame",
+            f"it is {first_frame}, but the state comes after {state.frames} frames.",
+            f"Set it to {state.frames} or more, or to 0 for right after the state.",
+        )
+    return state.moved(first_frame)
+
+
 def with_state_of_model(guider, going: Continuation, node: str) -> Continuation:
     """Go on from the state that a guider's MODEL brings, unless the node has one.
 

@@ -8,6 +8,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ...attention import LAYER_SETS, Storage, reference_policy, with_scenes
 from .budget import budget_memory
+from .continuation import state_at
 from .errors import BadInputError
 from .sampling import attend, evaluate_clip, run_sampling
 from .settings import BANK_DEVICES, KEY, NODE, Settings
@@ -26,6 +27,7 @@ def attach(
     bank_precision="as computed",
     scene_starts="",
     state=None,
+    first_frame=0,
 ):
     """Return a clone of a MODEL with cross-frame attention; the MODEL itself stays as it is.
 
@@ -33,8 +35,9 @@ def attach(
     of the denoising, 0 to 1. frames_per_batch: frames per model call, 0 for what fits.
     bank_device, bank_precision: where and how hidden states are kept, names in BANK_DEVICES and
     PRECISIONS. scene_starts: numbers of frames, as text. state: what frames before have left.
+    first_frame: number of the latent's first frame, 0 for right after the state.
     Raises BadInputError if the range is empty, the model has no such layers, or already
-    carries cross-frame attention, or if scene_starts are no numbers.
+    carries cross-frame attention, if scene_starts are no numbers, or first_frame does not fit.
     """
     if start_percent >= end_percent:
         raise BadInputError(
@@ -57,7 +60,7 @@ def attach(
         end_percent=end_percent,
         frames_per_batch=frames_per_batch,
         storage=Storage(BANK_DEVICES[bank_device], bank_precision),
-        state=state,
+        state=state_at(state, first_frame, NODE),
     )
     return attach_settings(model, settings)
 

@@ -217,6 +217,63 @@ def test_start_anew_at_a_cut(clip, sd15, canny):
     assert torch.equal(torch.cat((start, middle, rest)), whole)
 
 
+@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_sde", "ddim"])
+def test_parts_that_lie_apart_are_painted_from_one_anchor(sd15, canny, sampler):
+    """As two machines would, each frame with noise of its own: exact with `first`."""
+    clip = Clip.of(tiny.patch(sd15, references="first"), canny)
+    whole, _ = clip.paint(sampler=sampler)
+    start, anchor = clip.paint(0, 1, sampler=sampler)
+    last, _ = clip.paint(4, sampler=sampler, state=anchor, first_frame=4)
+    middle, _ = clip.paint(1, 4, sampler=sampler, state=anchor)
+    assert torch.equal(torch.cat((start, middle, last)), whole)
+
+
+def test_a_part_that_lies_apart_counts_scenes_in_the_whole_clip(sd15, canny):
+    clip = Clip.of(tiny.patch(sd15, references="first", scene_starts="5"), canny)
+    whole, _ = clip.paint()
+    _, anchor = clip.paint(0, 1)
+    part, state = clip.paint(4, state=anchor, first_frame=4)
+    assert torch.equal(part, whole[4:])
+    assert (state.frames, state.scene) == (6, 5)
+
+
+def test_over_a_gap_the_last_painted_frame_is_the_previous_one(sd15, canny):
+    """Frame 0, seen as first and as previous frame, weighs as it does alone."""
+    first, both = (
+        Clip.of(tiny.patch(sd15, references=references), canny)
+        for references in ("first", "first + previous")
+    )
+    painted, _ = both.paint(3, 5, state=both.paint(0, 1)[1], first_frame=3)
+    alone, _ = first.paint(3, 5, state=first.paint(0, 1)[1], first_frame=3)
+    assert tiny.error(painted[:1], alone[:1]) < 1e-4
+    assert tiny.error(painted[1:], alone[1:]) > 0.1
+
+
+def test_stock_samplers_paint_a_part_that_lies_apart(sd15, prompts):
+    """What the sampler adds on its way goes by the number of the frame, too."""
+    import nodes
+
+    latent = tiny.clip(FRAMES)
+    start, rest = (nodes.LatentFromBatch().frombatch(latent, *at)[0] for at in ((0, 1), (4, 2)))
+    plain = tiny.patch(sd15, references="first")
+    whole = tiny.frame_ksampler(plain, *prompts, latent, "dpmpp_sde")
+    _, state = _frames(plain, prompts, start, sampler_name="dpmpp_sde")
+    after = tiny.patch(sd15, references="first", state=state, first_frame=4)
+    assert tiny.error(tiny.ksampler(after, *prompts, rest, "dpmpp_sde"), whole[4:]) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("first_frame", "with_state", "words"),
+    [(3, False, "no state"), (1, True, "after 2 frames")],
+    ids=["no state", "painted already"],
+)
+def test_a_first_frame_that_does_not_fit_is_refused(clip, sd15, first_frame, with_state, words):
+    state = clip.paint(0, 2)[1] if with_state else None
+    inputs = {"state": state, "first_frame": first_frame}
+    refuses(lambda: clip.paint(3, **inputs), "CrossFrameKSampler", "'first_frame'", words)
+    refuses(lambda: tiny.patch(sd15, **inputs), "CrossFrameAttention", "'first_frame'", words)
+
+
 def test_a_reference_comes_out_as_it_is_and_leaves_its_look(sd15, prompts):
     model = tiny.patch(sd15, references="first", layers="all")
     picture, page = tiny.clip(1, seed=1), tiny.clip(1, seed=2)

@@ -121,14 +121,14 @@ def test_a_clip_goes_on_from_a_file(server, whole):
 
 
 def test_two_servers_share_an_anchor(server, tmp_path):
-    """Exact with `first` and one noise; the recipe is in the README."""
-    inputs = {"references": "first", "frame_noise": "same for every frame"}
+    """Exact with `first`, noise of every frame's own included; the recipe is in the README."""
+    inputs = {"references": "first", "sampler_name": "euler_ancestral"}
     whole, _ = paint(server, graph(**inputs))
     anchor, outcome = paint(server, with_state_saved(graph(0, 1, **inputs)))
     file, name = saved_state(server, outcome)
     with running_server(tmp_path) as other:
         shutil.copy(file, other.folder / "input" / file.name)
-        second, _ = paint(other, with_state_loaded(graph(3, 3, **inputs), file.name))
+        second, _ = paint(other, with_state_loaded(graph(3, 3, first_frame=3, **inputs), file.name))
         first, _ = paint(server, with_state_loaded(graph(1, 2, **inputs), name))
     assert torch.equal(torch.cat((anchor, first, second)), whole)
 
