@@ -249,6 +249,14 @@ def test_over_a_gap_the_last_painted_frame_is_the_previous_one(sd15, canny):
     assert tiny.error(painted[1:], alone[1:]) > 0.1
 
 
+def test_a_gap_changes_nothing_but_numbers(clip):
+    """With one noise for all frames, which no number changes, they are those without the gap."""
+    _, state = clip.paint(0, 2, frame_noise=SAME)
+    near, _ = clip.paint(4, state=state, frame_noise=SAME)
+    apart, _ = clip.paint(4, state=state, frame_noise=SAME, first_frame=4)
+    assert torch.equal(near, apart)
+
+
 def test_stock_samplers_paint_a_part_that_lies_apart(sd15, prompts):
     """What the sampler adds on its way goes by the number of the frame, too."""
     import nodes
