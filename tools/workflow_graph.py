@@ -6,6 +6,7 @@ CORE = {"cnr_id": "comfy-core", "ver": "0.14.1"}  # the oldest version that has 
 PACK = {"cnr_id": "crossframe", "ver": "0.1.0"}
 HIGHLIGHT = {"color": "#223", "bgcolor": "#335"}
 NOTE = {"color": "#432", "bgcolor": "#653"}
+AUTOGROW = "COMFY_AUTOGROW_V3"
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")
 
 
@@ -97,8 +98,12 @@ class Graph:
 
     def _connect(self, node: dict, info: dict, inputs: dict[str, tuple[str, str]]) -> None:
         """Give a node its sockets: all inputs without a widget, then widgets that are linked."""
-        described = _inputs(info)
-        sockets = [name for name, (kind, _, _) in described.items() if kind not in WIDGET_TYPES]
+        described = {**_inputs(info), **_grown(info, inputs)}
+        sockets = [
+            name
+            for name, (kind, _, _) in described.items()
+            if kind not in WIDGET_TYPES and kind != AUTOGROW
+        ]
         sockets += [name for name in inputs if name not in sockets]
         for slot, name in enumerate(sockets):
             kind, _, optional = described[name]
@@ -107,6 +112,8 @@ class Graph:
                 socket["shape"] = 7  # drawn as a ring
             if kind in WIDGET_TYPES:
                 socket["widget"] = {"name": name}
+            if "." in name:
+                socket["label"] = name.partition(".")[2]
             if name in inputs:
                 socket["link"] = self._link(*inputs[name], node["id"], slot, kind)
             node["inputs"].append(socket)
@@ -149,19 +156,32 @@ def _inputs(info: dict) -> dict[str, tuple[str, dict, bool]]:
     return found
 
 
+def _grown(info: dict, inputs: dict) -> dict[str, tuple[str, dict, bool]]:
+    """The sockets of inputs that grow with what is connected; the page names them so."""
+    found = {}
+    for name, (kind, options, _) in _inputs(info).items():
+        if kind != AUTOGROW:
+            continue
+        template = options["template"]
+        ((type_, *_),) = template["input"]["required"].values()
+        for number in range(sum(other.startswith(f"{name}.") for other in inputs)):
+            found[f"{name}.{template['prefix']}{number}"] = (type_, {}, False)
+    return found
+
+
 def _widget_values(kind: str, info: dict, values: dict, inputs: dict) -> list:
-    """Values of a node's widgets in the page's order."""
+    """Values of a node's widgets in the page's order; of optional ones, up to the last set here."""
     stored = []
     values = dict(values)
     for name, (type_, options, optional) in _inputs(info).items():
-        if type_ not in WIDGET_TYPES or (optional and name not in values):
+        if type_ not in WIDGET_TYPES or (optional and not values):
             continue
         if name not in values and name not in inputs and "default" not in options:
             raise ValueError(f"{kind}: '{name}' needs a value")
         stored.append(values.pop(name, options.get("default")))
         if options.get("control_after_generate"):
             stored.append("fixed")  # the page's own widget: what becomes of the seed
-        if options.get("video_upload"):
+        if options.get("video_upload") or options.get("image_upload"):
             stored.append("image")  # the page's own widget: the upload button
     if values:
         raise ValueError(f"{kind} has no widgets {sorted(values)}")

@@ -9,10 +9,13 @@ from fractions import Fraction
 from pathlib import Path
 from urllib.parse import quote
 
+import model_files
 import pytest
-import sd15_files
+import torch
+import workflow_models
 from comfy_server import FOLDER, running_server
 from comfyui_location import ROOT
+from PIL import Image
 from workflow_api import PAGE_ONLY, api_prompt, set_widget
 
 EXAMPLES = {
@@ -20,21 +23,28 @@ EXAMPLES = {
     "CrossFrameKSampler": "Video restyle (frame by frame).json",
 }
 TRY_IT = "1 - Try it (no downloads).json"
-FILES = [TRY_IT, *EXAMPLES.values()]
+CHUNKS = "Long clip in chunks.json"
+REFERENCE = "Reference picture.json"
+SDXL = "Video restyle (SDXL).json"
+FILES = [TRY_IT, *EXAMPLES.values(), SDXL, CHUNKS, REFERENCE]
 FRAMES, STEPS, FPS = 8, 3, 12
 SIZE_IN, SIZE_OUT = (130, 94), (96, 64)  # as a camera may give it; as a model wants it
 SECONDS = FRAMES / FPS
 SAMPLE_RATE = 44100
-SAVE_LATENT = "1000"  # a node id that no example has
+SAVE_LATENT = 1000  # a node id that no example has
+PICTURES = {"red.png": (230, 40, 40), "green.png": (30, 160, 60)}
 
 
 @pytest.fixture(scope="module")
 def server():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sd15_files.write_models(folder / "models")
+        for family in (workflow_models.SD15, workflow_models.SDXL):
+            model_files.write_models(folder / "models", family)
         (folder / "input").mkdir()
         write_video(folder / "input" / "clip.mp4")
+        for name, color in PICTURES.items():
+            Image.new("RGB", SIZE_IN, color).save(folder / "input" / name)
         with running_server(folder, "--preview-method", "latent2rgb") as server:
             yield server
 
@@ -83,14 +93,35 @@ def read_example(kind: str) -> dict:
     return read_file(EXAMPLES[kind])
 
 
+def nodes_of(workflow: dict, kind: str) -> list[dict]:
+    return [node for node in workflow["nodes"] if node["type"] == kind]
+
+
 def node_of(workflow: dict, kind: str) -> dict:
-    (node,) = (node for node in workflow["nodes"] if node["type"] == kind)
+    (node,) = nodes_of(workflow, kind)
     return node
+
+
+def prepare(object_info: dict, file: str, changes: dict, kind: str) -> tuple[dict, dict]:
+    """An example as a user sets it up, with the latents of its samplers saved.
+
+    changes: values by the type of the nodes that get them. kind: type of its samplers. Returns
+    the workflow and its prompt.
+    """
+    workflow = read_file(file)
+    for type_, values in changes.items():
+        for node in nodes_of(workflow, type_):
+            for name, value in values.items():
+                set_widget(node, object_info[type_], name, value)
+    prompt = api_prompt(workflow, object_info)
+    for number, sampler in enumerate(nodes_of(workflow, kind)):
+        inputs = {"samples": [str(sampler["id"]), 0], "filename_prefix": "latents/clip"}
+        prompt[str(SAVE_LATENT + number)] = {"class_type": "SaveLatent", "inputs": inputs}
+    return workflow, prompt
 
 
 def prepare_example(object_info: dict, kind: str) -> tuple[dict, dict]:
     """An example as a user would set it up for a small video: the workflow and its prompt."""
-    workflow = read_example(kind)
     changes = {
         "LoadVideo": {"file": "clip.mp4"},
         "ImageScale": {"width": SIZE_OUT[0], "height": SIZE_OUT[1]},
@@ -98,18 +129,7 @@ def prepare_example(object_info: dict, kind: str) -> tuple[dict, dict]:
     }
     if kind == "CrossFrameKSampler":
         changes[kind]["frame_noise"] = "different per frame"
-    for type_, values in changes.items():
-        for name, value in values.items():
-            set_widget(node_of(workflow, type_), object_info[type_], name, value)
-    prompt = api_prompt(workflow, object_info)
-    prompt[SAVE_LATENT] = {
-        "class_type": "SaveLatent",
-        "inputs": {
-            "samples": [str(node_of(workflow, kind)["id"]), 0],
-            "filename_prefix": "latents/clip",
-        },
-    }
-    return workflow, prompt
+    return prepare(object_info, EXAMPLES[kind], changes, kind)
 
 
 def bypass_attention(workflow: dict, prompt: dict, kind: str) -> None:
@@ -123,10 +143,10 @@ def run_example(server, object_info: dict, kind: str, on_message=None):
     return server.run(prompt, workflow, on_message)
 
 
-def latents(server, outcome):
+def latents(server, outcome, number: int = 0):
     from safetensors.torch import load_file
 
-    (file,) = server.outputs(outcome, SAVE_LATENT)
+    (file,) = server.outputs(outcome, str(SAVE_LATENT + number))
     return load_file(file)["latent_tensor"]
 
 
@@ -258,7 +278,6 @@ def test_the_first_example_shows_the_difference(server, tried):
 
 @pytest.mark.parametrize("kind", EXAMPLES)
 def test_progress_and_previews_reach_the_page(runs, kind):
-    from PIL import Image
 
     outcome = runs[kind]
     states = outcome.progress(node_of(read_example(kind), kind)["id"])
@@ -281,6 +300,80 @@ def test_both_samplers_paint_the_same_frames(server, runs):
     all_at_once, one_by_one = (latents(server, runs[kind]) for kind in EXAMPLES)
     assert all_at_once.shape == (FRAMES, 4, SIZE_OUT[1] // 8, SIZE_OUT[0] // 8)
     assert difference(all_at_once, one_by_one) < 1e-3
+
+
+def test_chunks_are_the_clip_in_one(server, object_info, runs):
+    """Frame for frame what the example without chunks paints; its sound, too."""
+    import av
+
+    changes = {
+        "LoadVideo": {"file": "clip.mp4"},
+        "ImageScale": {"width": SIZE_OUT[0], "height": SIZE_OUT[1]},
+        "CrossFrameKSampler": {"steps": STEPS, "frame_noise": "different per frame"},
+    }
+    workflow, prompt = prepare(object_info, CHUNKS, changes, "CrossFrameKSampler")
+    for number, trim in enumerate(nodes_of(workflow, "Video Slice")):
+        cut = {"start_time": number * SECONDS / 2, "duration": SECONDS / 2}
+        prompt[str(trim["id"])]["inputs"].update(cut)
+    outcome = server.run(prompt, workflow)
+    assert outcome.end == "execution_success", outcome.messages[-1]
+    pieces = [latents(server, outcome, number) for number in range(2)]
+    assert [len(piece) for piece in pieces] == [FRAMES / 2, FRAMES / 2]
+    assert torch.equal(torch.cat(pieces), latents(server, runs["CrossFrameKSampler"]))
+    (file,) = server.outputs(outcome, node_of(workflow, "SaveVideo")["id"])
+    with av.open(str(file)) as container:
+        assert len([*container.decode(video=0)]) == FRAMES
+        container.seek(0)
+        rate = container.streams.audio[0].rate
+        heard = sum(frame.samples for frame in container.decode(audio=0)) / rate
+    assert heard == pytest.approx(SECONDS, abs=0.1)
+
+
+def test_a_new_picture_takes_after_the_reference(server, object_info):
+    """Another reference, another picture; the reference itself comes out as it went in."""
+    painted = {}
+    for name in PICTURES:
+        changes = {
+            "LoadImage": {"image": name},
+            "ImageScale": {"width": SIZE_OUT[0], "height": SIZE_OUT[1]},
+            "EmptyLatentImage": {"width": SIZE_OUT[0], "height": SIZE_OUT[1], "batch_size": 2},
+            "CrossFrameKSampler": {"steps": STEPS},
+        }
+        workflow, prompt = prepare(object_info, REFERENCE, changes, "CrossFrameKSampler")
+        encoded = node_of(workflow, "VAEEncode")["id"]
+        prompt["2000"] = {
+            "class_type": "SaveLatent",
+            "inputs": {"samples": [str(encoded), 0], "filename_prefix": "latents/reference"},
+        }
+        outcome = server.run(prompt, workflow)
+        assert outcome.end == "execution_success", outcome.messages[-1]
+        assert difference(latents(server, outcome, 1000), latents(server, outcome)) < 1e-3
+        painted[name] = latents(server, outcome, 1)
+        (*files,) = server.outputs(outcome, node_of(workflow, "SaveImage")["id"])
+        assert [Image.open(file).size for file in files] == [SIZE_OUT, SIZE_OUT]
+    red, green = painted.values()
+    assert difference(red[0], red[1]) > 0.05
+    for picture in range(2):
+        assert difference(red[picture], green[picture]) > 0.05
+
+
+def test_the_sdxl_example_binds_frames(server, object_info):
+    """The first frame is the plain one, later ones are not."""
+    changes = {
+        "LoadVideo": {"file": "clip.mp4"},
+        "ImageScale": {"width": SIZE_OUT[0], "height": SIZE_OUT[1]},
+        "KSampler": {"steps": STEPS},
+    }
+    workflow, prompt = prepare(object_info, SDXL, changes, "KSampler")
+    outcome = server.run(prompt, workflow)
+    assert outcome.end == "execution_success", outcome.messages[-1]
+    assert server.outputs(outcome, node_of(workflow, "SaveVideo")["id"])
+    painted = latents(server, outcome)
+    bypass_attention(workflow, prompt, "KSampler")
+    plain = latents(server, server.run(prompt))
+    assert difference(plain[:1], painted[:1]) < 1e-3
+    for frame in range(1, FRAMES):
+        assert difference(plain[frame], painted[frame]) > 0.05
 
 
 def test_bypassing_the_attention_changes_all_frames_but_the_first(server, object_info, runs):
