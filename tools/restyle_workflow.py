@@ -48,7 +48,8 @@ instead of at the frame itself.
 
 KSAMPLER_NOTE = """### All frames at once
 
-KSampler takes every step for all frames together; its preview shows the first frame.
+KSampler takes every step for all frames together; its preview shows the first frame. They all
+start from **one noise**, which keeps texture in place.
 
 Lower *denoise* stays closer to the video, higher follows the prompt more.
 """
@@ -58,8 +59,8 @@ FRAME_BY_FRAME_NOTE = """### Frame by frame
 Finishes one frame after another; the preview shows each. Its memory grows with the steps, not
 with the length of the video.
 
-*frame_noise*: the **same** noise keeps texture in place; with **different** noise the frames
-are those of KSampler.
+*frame_noise*: the **same** noise for every frame keeps texture in place. The frames are those of
+*Video restyle*.
 """
 
 
@@ -150,12 +151,23 @@ def _add_attention(graph: Graph) -> None:
 
 def _add_sampler(graph: Graph, frame_by_frame: bool) -> None:
     add_latents(graph, (1560, 0, 360, 60), ("checkpoint", "VAE"))
+    inputs = {}
+    if not frame_by_frame:  # the pack's own sampler has this built in
+        graph.node(
+            "noise",
+            "LatentBatchSeedBehavior",
+            (1560, 120, 360, 60),
+            {"samples": ("latents", "LATENT")},
+            extra={"title": "One noise for all frames"},
+        )
+        inputs["latent_image"] = ("noise", "LATENT")
     add_sampler(
         graph,
         "sampler",
         "CrossFrameKSampler" if frame_by_frame else "KSampler",
-        (1560, 120, 360, 310),
+        (1560, 240, 360, 310),
         "attention",
+        inputs,
         extra=HIGHLIGHT if frame_by_frame else None,
         seed=1,
         steps=20,
@@ -164,10 +176,11 @@ def _add_sampler(graph: Graph, frame_by_frame: bool) -> None:
         scheduler="karras",
         denoise=0.6,
     )
-    add_decoder(graph, "images", (1560, 730, 360, 60), "sampler", ("checkpoint", "VAE"))
+    add_decoder(graph, "images", (1560, 850, 360, 60), "sampler", ("checkpoint", "VAE"))
     text = FRAME_BY_FRAME_NOTE if frame_by_frame else KSAMPLER_NOTE
-    graph.note("about sampler", "About the sampler", (1560, 490, 360, 180), text)
-    graph.group("6. Paint", "latents", "sampler", "about sampler", "images")
+    graph.note("about sampler", "About the sampler", (1560, 610, 360, 180), text)
+    nodes = ["latents", "noise", "sampler", "about sampler", "images"]
+    graph.group("6. Paint", *(node for node in nodes if node != "noise" or not frame_by_frame))
 
 
 def _add_result(graph: Graph) -> None:

@@ -1,0 +1,136 @@
+"""Make the pictures of the example workflows, from real runs with the demo model and clip.
+
+Run:  python tools/build_thumbnails.py http://127.0.0.1:8188     (a server with this pack)
+
+Every example but the first wants models that have to be downloaded. Here the demo's stand in for
+them, so the pictures show what each graph does, not how a checkpoint paints.
+"""
+
+import io
+import json
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlencode
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "comfyui"))
+
+from build_workflows import FOLDER, read_object_info
+from demo_workflow import TRY_IT
+from PIL import Image
+from reference_workflow import REFERENCE
+from workflow_api import api_prompt
+
+SIDE, SCALE, GAP = 64, 3, 12
+COLUMNS = 3
+SAVE = "900"
+SAMPLING = {"steps": 16, "cfg": 1.5, "sampler_name": "ddim", "scheduler": "normal", "denoise": 1.0}
+VALUES = {
+    "ImageScale": {"width": SIDE, "height": SIDE, "upscale_method": "area", "crop": "disabled"},
+    "CrossFrameAttention": {"references": "first", "layers": "all"},
+    "KSampler": SAMPLING,
+    "CrossFrameKSampler": SAMPLING,
+}
+CLIP_SECONDS = 32 / 12
+
+
+def main() -> None:
+    """Write a picture for every workflow that paints a video.
+
+    The first one's shows the plain clip, too; the demo model paints nothing without a hint, so
+    that of the reference picture shows the graph.
+    """
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    server = sys.argv[1].rstrip("/")
+    object_info = read_object_info(server)
+    for file in sorted(FOLDER.glob("*.json")):
+        if file.stem not in (TRY_IT, REFERENCE):
+            workflow = json.loads(file.read_text(encoding="utf-8"))
+            picture = thumbnail(server, with_demo(api_prompt(workflow, object_info)))
+            picture.save(file.with_suffix(".jpg"), quality=90)
+            print(file.with_suffix(".jpg"))
+
+
+def with_demo(prompt: dict) -> dict:
+    """A prompt with the demo's model and clip in place of files; it saves images, no video."""
+    kinds = {node["class_type"]: key for key, node in prompt.items()}
+    for node in prompt.values():
+        node["inputs"].update(VALUES.get(node["class_type"], {}))
+    prompt[kinds["CheckpointLoaderSimple"]] = {"class_type": "CrossFrameDemoModel", "inputs": {}}
+    if "ControlNetLoader" in kinds:
+        _reconnect(prompt, [kinds["ControlNetLoader"], 0], [kinds["CheckpointLoaderSimple"], 3])
+    for key in [key for key, node in prompt.items() if node["class_type"] == "Canny"]:
+        # Its ControlNet has learned from the frames themselves, not from edges.
+        _reconnect(prompt, [key, 0], prompt.pop(key)["inputs"]["image"])
+    if "LoadVideo" in kinds:
+        prompt[kinds["LoadVideo"]] = {"class_type": "CrossFrameDemoClip", "inputs": {}}
+    texts = [node for node in prompt.values() if node["class_type"] == "CLIPTextEncode"]
+    for node in texts:
+        positive = "watermark" not in node["inputs"]["text"]
+        node["inputs"]["text"] = "a neon drawing" if positive else ""
+    trims = [node for node in prompt.values() if node["class_type"] == "Video Slice"]
+    for number, node in enumerate(trims):
+        seconds = CLIP_SECONDS / len(trims)
+        node["inputs"].update(start_time=number * seconds, duration=seconds)
+    sources = [key for key, node in prompt.items() if node["class_type"] == "ImageScale"]
+    painted = [key for key, node in prompt.items() if node["class_type"] == "VAEDecode"]
+    for key in [key for key, node in prompt.items() if node["class_type"].startswith("Save")]:
+        del prompt[key]
+    for number, key in enumerate([*sources, *painted]):
+        inputs = {"images": [key, 0]}
+        prompt[f"{SAVE}{number}"] = {"class_type": "PreviewImage", "inputs": inputs}
+    return prompt
+
+
+def _reconnect(prompt: dict, before: list, after: list) -> None:
+    for node in prompt.values():
+        inputs = node["inputs"]
+        inputs.update({key: after for key, value in inputs.items() if value == before})
+
+
+def thumbnail(server: str, prompt: dict) -> Image.Image:
+    """Run a prompt; frames of its sources above, of what is painted below."""
+    outputs = run(server, prompt)
+    keys = sorted((key for key in outputs if key.startswith(SAVE)), key=int)
+    rows = [
+        [image for key in half for image in images_of(server, outputs[key])]
+        for half in (keys[: len(keys) // 2], keys[len(keys) // 2 :])
+    ]
+    side = SIDE * SCALE
+    size = (COLUMNS * side + (COLUMNS - 1) * GAP, 2 * side + GAP)
+    picture = Image.new("RGB", size, "white")
+    for row, images in enumerate(rows):
+        for column in range(min(COLUMNS, len(images))):
+            frame = images[column * (len(images) - 1) // (COLUMNS - 1)]
+            large = frame.resize((side, side), Image.Resampling.BICUBIC)
+            picture.paste(large, (column * (side + GAP), row * (side + GAP)))
+    return picture
+
+
+def run(server: str, prompt: dict) -> dict:
+    """Queue a prompt and wait for it; its outputs by node."""
+    body = json.dumps({"prompt": prompt}).encode()
+    with urllib.request.urlopen(f"{server}/prompt", body) as answer:
+        number = json.load(answer)["prompt_id"]
+    while True:
+        with urllib.request.urlopen(f"{server}/history/{number}") as answer:
+            if entry := json.load(answer).get(number):
+                if entry["status"]["status_str"] != "success":
+                    sys.exit(json.dumps(entry["status"], indent=1))
+                return entry["outputs"]
+        time.sleep(0.5)
+
+
+def images_of(server: str, output: dict) -> list[Image.Image]:
+    """The images that a node has saved."""
+    found = []
+    for image in output["images"]:
+        with urllib.request.urlopen(f"{server}/view?{urlencode(image)}") as answer:
+            found.append(Image.open(io.BytesIO(answer.read())).convert("RGB"))
+    return found
+
+
+if __name__ == "__main__":
+    main()
