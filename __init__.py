@@ -6,6 +6,8 @@ Nothing is imported before it is needed: ComfyUI calls `comfy_entrypoint`, while
 
 __version__ = "0.1.0"
 
+WEB_DIRECTORY = "./web"  # the nodes' help pages
+
 
 async def comfy_entrypoint():
     """Return the extension that registers the nodes; ComfyUI calls this when it loads a pack."""

@@ -124,6 +124,17 @@ def reference_policy(name: str, include_self: bool = False) -> Policy:
     return WithSelf(policy) if include_self else policy
 
 
+def policy_name(policy: Policy) -> str:
+    """What `REFERENCES` and its callers call a policy; its class if they have no name for it."""
+    if isinstance(policy, Scenes):
+        starts = ", ".join(map(str, policy.starts))
+        return f"{policy_name(policy.policy)} (scenes from {starts})"
+    if isinstance(policy, WithSelf):
+        return f"{policy_name(policy.policy)} + self"
+    names = (name for name, known in REFERENCES.items() if known == policy)
+    return next(names, type(policy).__name__)
+
+
 def with_scenes(policy: Policy, starts: Collection[int]) -> Policy:
     """A policy with more frames at which a scene starts; itself if there are none."""
     more = {start for start in starts if start > 0}

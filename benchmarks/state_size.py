@@ -106,7 +106,7 @@ def measure(family: str, steps: int, layers: str):
     estimate = bank_bytes(run, guider, sampler, sigmas, clip)
     yield f"{family}, {steps} steps, layers {layers}: estimate {estimate / MIB:.2f} MiB"
     noise = Noise_RandomNoise(0)
-    *_, state = sample_custom(noise, guider, sampler, sigmas, {"samples": clip}, "", going)
+    state = sample_custom(noise, guider, sampler, sigmas, {"samples": clip}, "", going).state
     yield f"kept {state.nbytes / MIB:.2f} MiB: {state!r}"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "state.safetensors"

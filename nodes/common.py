@@ -7,15 +7,18 @@ CATEGORY = "CrossFrame"
 # The socket of what a run leaves for frames still to come (`hosts.comfy.state.ComfyState`).
 StateType = io.Custom("CROSS_FRAME_STATE")
 
+# What people may call the method; only the node that is it answers to all of them.
 SEARCH_ALIASES = [
     "cross-frame attention",
     "extended attention",
     "sparse-causal attention",
     "temporal consistency",
     "flicker",
+    "deflicker",
     "video to video",
     "vid2vid",
 ]
+FRAME_BY_FRAME_ALIASES = ["cross-frame sampler", "frame by frame", "long video"]
 
 
 def first_frame_input():

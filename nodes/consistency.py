@@ -2,7 +2,6 @@
 
 from comfy_api.latest import io, ui
 
-from ..hosts.comfy.consistency import consistency_report
 from .common import CATEGORY
 
 
@@ -56,6 +55,9 @@ class CrossFrameConsistency(io.ComfyNode):
 
     @classmethod
     def execute(cls, edited, source, far: int) -> io.NodeOutput:
+        # Imported here so that it costs ComfyUI's start nothing.
+        from ..hosts.comfy.consistency import consistency_report
+
         report, plot, heat = consistency_report(edited, source, far)
         near, distant = 1000 * report.errors[1], 1000 * report.errors[far]
         return io.NodeOutput(near, distant, str(report), plot, heat, ui=ui.PreviewText(str(report)))

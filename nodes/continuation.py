@@ -77,7 +77,8 @@ def continuation(node, inputs: dict, output: int) -> Continuation:
     )
 
 
-def show_state(node, state) -> None:
-    """Write on the node what state it leaves, if any."""
-    if state is not None:
-        show(node, repr(state))
+def report(node, sampled) -> dict:
+    """Write on the node what it has done and what state it leaves; the same for the page."""
+    lines = [sampled.report] + ([] if sampled.state is None else [repr(sampled.state)])
+    show(node, "\n".join(lines))
+    return {"text": lines}

@@ -3,8 +3,7 @@
 from comfy_api.latest import InputImpl, io
 
 from ..hosts.comfy.demo_files import CLIP_FILE, FOLDER, check_exists
-from ..hosts.comfy.demo_model import load_demo_model
-from .common import CATEGORY, SEARCH_ALIASES
+from .common import CATEGORY
 
 
 class CrossFrameDemoModel(io.ComfyNode):
@@ -16,7 +15,7 @@ class CrossFrameDemoModel(io.ComfyNode):
             node_id="CrossFrameDemoModel",
             display_name="Cross-Frame Demo Model",
             category=CATEGORY,
-            search_aliases=[*SEARCH_ALIASES, "demo model", "example model", "tiny model"],
+            search_aliases=["demo model", "example model", "tiny model", "no download"],
             description=(
                 "A tiny model that comes with the pack, to see what cross-frame attention does "
                 "without any download. It paints coloured shapes in pictures of 64 x 64 pixels, "
@@ -48,6 +47,9 @@ class CrossFrameDemoModel(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
+        # Imported here so that it costs ComfyUI's start nothing.
+        from ..hosts.comfy.demo_model import load_demo_model
+
         return io.NodeOutput(*load_demo_model(FOLDER))
 
 
@@ -60,7 +62,7 @@ class CrossFrameDemoClip(io.ComfyNode):
             node_id="CrossFrameDemoClip",
             display_name="Cross-Frame Demo Clip",
             category=CATEGORY,
-            search_aliases=[*SEARCH_ALIASES, "demo video", "example video"],
+            search_aliases=["demo video", "example video", "test clip"],
             description=(
                 "A short clip of moving shapes that comes with the pack, for the Cross-Frame "
                 "Demo Model. Scale it to 64 x 64 first."

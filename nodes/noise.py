@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..hosts.comfy.noise import clip_noise
 from ..hosts.frame_noise import FRAME_NOISE
-from .common import CATEGORY, SEARCH_ALIASES
+from .common import CATEGORY
 
 FRAME_NOISE_TOOLTIP = (
     "'same for every frame' starts all frames from one noise, which keeps texture in place; "
@@ -21,10 +21,10 @@ class CrossFrameNoise(io.ComfyNode):
             node_id="CrossFrameNoise",
             display_name="Cross-Frame Noise",
             category=CATEGORY,
-            search_aliases=[*SEARCH_ALIASES, "same noise for every frame", "fixed noise"],
+            search_aliases=["same noise for every frame", "fixed noise", "one noise"],
             description=(
                 "Gives every frame of a clip the same noise, for SamplerCustomAdvanced and "
-                "CrossFrameSampler."
+                "Cross-Frame Sampler."
             ),
             inputs=[
                 io.Noise.Input("noise", tooltip="Where the noise comes from, e.g. RandomNoise."),

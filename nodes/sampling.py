@@ -5,8 +5,8 @@ from comfy_api.latest import io
 
 from ..hosts.comfy.sampler_nodes import sample_custom, sample_ksampler
 from ..hosts.frame_noise import FRAME_NOISE
-from .common import CATEGORY, SEARCH_ALIASES
-from .continuation import continuation, continuation_inputs, show_state, state_output
+from .common import CATEGORY, FRAME_BY_FRAME_ALIASES
+from .continuation import continuation, continuation_inputs, report, state_output
 from .noise import FRAME_NOISE_TOOLTIP
 
 LATENT_TOOLTIP = "The clip: one latent per frame, in order."
@@ -21,7 +21,7 @@ class CrossFrameKSampler(io.ComfyNode):
             node_id="CrossFrameKSampler",
             display_name="Cross-Frame KSampler (frame by frame)",
             category=CATEGORY,
-            search_aliases=SEARCH_ALIASES,
+            search_aliases=FRAME_BY_FRAME_ALIASES,
             description=(
                 "KSampler that finishes the frames of a clip one after another, each looking "
                 "at the frames before it as the Cross-Frame Attention node on its model says. "
@@ -100,11 +100,8 @@ class CrossFrameKSampler(io.ComfyNode):
     def execute(cls, latent_image: dict, **inputs) -> io.NodeOutput:
         going = continuation(cls, inputs, output=1)
         executed = cls if inputs.pop("resume", False) else None
-        output, state = sample_ksampler(
-            latent=latent_image, **inputs, going=going, executed=executed
-        )
-        show_state(cls, state)
-        return io.NodeOutput(output, state)
+        sampled = sample_ksampler(latent=latent_image, **inputs, going=going, executed=executed)
+        return io.NodeOutput(sampled.output, sampled.state, ui=report(cls, sampled))
 
 
 class CrossFrameSampler(io.ComfyNode):
@@ -116,7 +113,7 @@ class CrossFrameSampler(io.ComfyNode):
             node_id="CrossFrameSampler",
             display_name="Cross-Frame Sampler (frame by frame)",
             category=CATEGORY,
-            search_aliases=SEARCH_ALIASES,
+            search_aliases=FRAME_BY_FRAME_ALIASES,
             description=(
                 "SamplerCustomAdvanced that finishes the frames of a clip one after another. "
                 "The guider's model comes from a Cross-Frame Attention node."
@@ -149,11 +146,11 @@ class CrossFrameSampler(io.ComfyNode):
     def execute(cls, noise, guider, sampler, sigmas, latent_image, **inputs) -> io.NodeOutput:
         going = continuation(cls, inputs, output=2)
         executed = cls if inputs.pop("resume", False) else None
-        output, denoised, state = sample_custom(
+        sampled = sample_custom(
             noise, guider, sampler, sigmas, latent_image, "CrossFrameSampler", going, executed
         )
-        show_state(cls, state)
-        return io.NodeOutput(output, denoised, state)
+        latents = sampled.output, sampled.denoised
+        return io.NodeOutput(*latents, sampled.state, ui=report(cls, sampled))
 
 
 NODES = [CrossFrameKSampler, CrossFrameSampler]

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..hosts.comfy.graph import show
 from ..hosts.comfy.state_files import load_state, save_state, state_files
-from .common import CATEGORY, SEARCH_ALIASES, StateType
+from .common import CATEGORY, StateType
 
 
 class CrossFrameSaveState(io.ComfyNode):
@@ -19,7 +19,7 @@ class CrossFrameSaveState(io.ComfyNode):
             node_id="CrossFrameSaveState",
             display_name="Cross-Frame Save State",
             category=CATEGORY,
-            search_aliases=[*SEARCH_ALIASES, "save look", "resume"],
+            search_aliases=["save look", "save reference", "long video"],
             description=(
                 "Writes what a sampler's frames have left to a file, so that more frames can be "
                 "painted to go with them: tomorrow, or on another machine."
@@ -54,7 +54,7 @@ class CrossFrameLoadState(io.ComfyNode):
             node_id="CrossFrameLoadState",
             display_name="Cross-Frame Load State",
             category=CATEGORY,
-            search_aliases=[*SEARCH_ALIASES, "load look", "resume"],
+            search_aliases=["load look", "load reference", "long video"],
             description="Reads what Cross-Frame Save State has written.",
             inputs=[
                 io.Combo.Input(

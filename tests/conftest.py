@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from browser import find_chromium
 from comfyui_location import comfyui_version, find_comfyui, use_comfyui
 from module import load_pack
 
@@ -18,14 +19,21 @@ COMFYUI_TESTS = ROOT / "tests" / "comfyui"
 
 load_pack()
 COMFYUI = find_comfyui()
+CHROMIUM = find_chromium()
 if COMFYUI is not None:
     use_comfyui(COMFYUI, cpu=True)
 logging.getLogger("crossframe").setLevel(logging.INFO)
 torch.set_num_threads(1)  # the models are so small that threads cost more than they bring
 
 
+def pytest_addoption(parser):
+    help_ = "write the golden file of the nodes' interfaces anew"
+    parser.addoption("--write-schema", action="store_true", help=help_)
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "comfyui: needs a real ComfyUI")
+    config.addinivalue_line("markers", "chromium: needs ComfyUI's page in a Chromium")
 
 
 def pytest_collection_modifyitems(items):
@@ -34,17 +42,17 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.comfyui)
             if COMFYUI is None:
                 item.add_marker(pytest.mark.skip(reason="no ComfyUI found"))
+            elif CHROMIUM is None and item.get_closest_marker("chromium"):
+                item.add_marker(pytest.mark.skip(reason="no Chromium found"))
 
 
 def pytest_terminal_summary(terminalreporter):
-    outcomes = {
-        name: sum(
-            1
-            for report in terminalreporter.stats.get(name, [])
-            if "comfyui" in getattr(report, "keywords", {}) and report.when != "teardown"
-        )
-        for name in ("passed", "failed", "skipped")
-    }
+    def count(outcome, mark):
+        reports = terminalreporter.stats.get(outcome, [])
+        marked = (r for r in reports if mark in getattr(r, "keywords", {}))
+        return sum(report.when != "teardown" for report in marked)
+
+    outcomes = {name: count(name, "comfyui") for name in ("passed", "failed", "skipped")}
     if COMFYUI is None:
         terminalreporter.write_line(
             f"NO COMFYUI FOUND: {outcomes['skipped']} tests that need it were SKIPPED. "
@@ -56,5 +64,12 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(
             f"ComfyUI {comfyui_version(COMFYUI)}: {outcomes['passed']} tests on it passed, "
             f"{outcomes['failed']} failed, {outcomes['skipped']} skipped",
+            bold=True,
+        )
+    if COMFYUI is not None and CHROMIUM is None:
+        terminalreporter.write_line(
+            f"NO CHROMIUM FOUND: {count('skipped', 'chromium')} tests of ComfyUI's page were "
+            "SKIPPED. Set CHROMIUM_PATH to run them.",
+            red=True,
             bold=True,
         )

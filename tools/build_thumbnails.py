@@ -33,6 +33,12 @@ VALUES = {
     "CrossFrameKSampler": SAMPLING,
 }
 CLIP_SECONDS = 32 / 12
+PROMPTS = {
+    "Video restyle": "a neon drawing",
+    "Video restyle (frame by frame)": "a pastel drawing",
+    "Video restyle (SDXL)": "a warm drawing",
+    "Long clip in chunks": "a dark drawing",
+}
 
 
 def main() -> None:
@@ -48,12 +54,13 @@ def main() -> None:
     for file in sorted(FOLDER.glob("*.json")):
         if file.stem not in (TRY_IT, REFERENCE):
             workflow = json.loads(file.read_text(encoding="utf-8"))
-            picture = thumbnail(server, with_demo(api_prompt(workflow, object_info)))
+            prompt = with_demo(api_prompt(workflow, object_info), PROMPTS[file.stem])
+            picture = thumbnail(server, prompt)
             picture.save(file.with_suffix(".jpg"), quality=90)
             print(file.with_suffix(".jpg"))
 
 
-def with_demo(prompt: dict) -> dict:
+def with_demo(prompt: dict, text: str) -> dict:
     """A prompt with the demo's model and clip in place of files; it saves images, no video."""
     kinds = {node["class_type"]: key for key, node in prompt.items()}
     for node in prompt.values():
@@ -69,7 +76,7 @@ def with_demo(prompt: dict) -> dict:
     texts = [node for node in prompt.values() if node["class_type"] == "CLIPTextEncode"]
     for node in texts:
         positive = "watermark" not in node["inputs"]["text"]
-        node["inputs"]["text"] = "a neon drawing" if positive else ""
+        node["inputs"]["text"] = text if positive else ""
     trims = [node for node in prompt.values() if node["class_type"] == "Video Slice"]
     for number, node in enumerate(trims):
         seconds = CLIP_SECONDS / len(trims)

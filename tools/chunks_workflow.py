@@ -48,7 +48,7 @@ Connect **Cross-Frame Save State** to the last sampler, and begin the next graph
 
 ### A scene cut between chunks?
 
-Show the sampler's advanced inputs and set *anchor* to **start anew**.
+Set *anchor* of the second sampler to **start anew**.
 
 No sound in your video? Remove *Concatenate Audio* if it complains.
 """
@@ -75,7 +75,7 @@ def chunks(object_info: dict) -> dict:
     graph.node(
         "attention",
         "CrossFrameAttention",
-        (760, 440, 340, 230),
+        (760, 440, 340, 310),
         {"model": ("checkpoint", "MODEL")},
         extra=HIGHLIGHT,
     )
@@ -132,7 +132,7 @@ def _add_chunk(graph: Graph, number: int, y: int, family: Family) -> None:
         graph,
         sampler,
         "CrossFrameKSampler",
-        (1900, y, 340, 340),
+        (1900, y, 340, 440),
         "attention",
         inputs,
         extra=HIGHLIGHT,
@@ -143,7 +143,7 @@ def _add_chunk(graph: Graph, number: int, y: int, family: Family) -> None:
         scheduler="karras",
         denoise=0.6,
     )
-    add_decoder(graph, images, (1900, y + 410, 340, 60), sampler, ("checkpoint", "VAE"))
+    add_decoder(graph, images, (1900, y + 500, 340, 60), sampler, ("checkpoint", "VAE"))
     graph.group(f"{number + 4}. Chunk {number}", *keys)
 
 

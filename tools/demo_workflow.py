@@ -93,13 +93,13 @@ def _add_attention(graph: Graph) -> None:
     graph.node(
         "attention",
         "CrossFrameAttention",
-        (1160, 460, 340, 230),
+        (1160, 460, 340, 310),
         {"model": ("model", "MODEL")},
         extra=HIGHLIGHT,
         references="first",
         layers="all",
     )
-    graph.note("about attention", "What it does", (1160, 750, 340, 170), ATTENTION_NOTE)
+    graph.note("about attention", "What it does", (1160, 830, 340, 170), ATTENTION_NOTE)
     graph.group("4. Keep one look", "attention", "about attention")
 
 

@@ -37,6 +37,9 @@ ORDERS = "tests/comfyui/test_orders.py"
 REPEAT = "tests/comfyui/test_repeatable.py"
 MEMORY = "tests/comfyui/test_bounded_memory.py"
 SAMPLERS = "tests/comfyui/test_samplers.py"
+STATE = "tests/comfyui/test_state.py"
+STATE_FILES = "tests/comfyui/test_state_files.py"
+STATE_GRAPHS = "tests/comfyui/test_state_graphs.py"
 NEIGHBOURS = "tests/comfyui/test_neighbours.py"
 
 DEFECTS = [
@@ -209,6 +212,76 @@ DEFECTS = [
         "if way in neighbour.refused and neighbour.found(guider):",
         "if False:",
         NEIGHBOURS,
+    ),
+    Defect(
+        "a state's frames get the first frames' noise",
+        "hosts/comfy/noise.py",
+        'if first == 0 or "batch_index" in latent:',
+        "if True:",
+        STATE,
+    ),
+    Defect(
+        "a state of other settings is taken",
+        "hosts/comfy/state.py",
+        "if before != here:",
+        "if False:",
+        STATE,
+    ),
+    Defect(
+        "a state leaves out what later frames read",
+        "attention/run.py",
+        "carried = carried_frames(policy, frames) if carry else frozenset()",
+        "carried = frozenset()",
+        STATE,
+    ),
+    Defect(
+        "a scene cut is not one",
+        "hosts/comfy/continuation.py",
+        "if self.anchor == ANEW:",
+        "if False:",
+        STATE,
+    ),
+    Defect(
+        "frames after a gap are numbered without it",
+        "attention/state.py",
+        "return replace(self, frames=frame, kept=kept)",
+        "return replace(self, kept=kept)",
+        STATE,
+    ),
+    Defect(
+        "a file that is not whole has its name",
+        "hosts/comfy/state_files.py",
+        'part = file.with_name(f".{file.name}.part")',
+        "part = file",
+        STATE_FILES,
+    ),
+    Defect(
+        "a file that has lost a part is read",
+        "hosts/comfy/state_files.py",
+        'if len(names) != int(metadata["tensors"]):',
+        "if False:",
+        STATE_FILES,
+    ),
+    Defect(
+        "another graph's frames are gone on with",
+        "hosts/comfy/fingerprint.py",
+        "digest = hashlib.sha256(_graph(node).encode())",
+        "digest = hashlib.sha256()",
+        STATE_GRAPHS,
+    ),
+    Defect(
+        "other contents' frames are gone on with",
+        "hosts/comfy/fingerprint.py",
+        "    _add(digest, list(contents))\n",
+        "",
+        STATE_GRAPHS,
+    ),
+    Defect(
+        "finished frames are kept after the run",
+        "hosts/comfy/sampler_nodes.py",
+        "        record.discard()\n",
+        "        pass\n",
+        STATE_GRAPHS,
     ),
 ]
 

@@ -86,12 +86,12 @@ def _add_model(graph: Graph) -> None:
     graph.node(
         "attention",
         "CrossFrameAttention",
-        (760, 160, 340, 230),
+        (760, 160, 340, 310),
         {"model": ("checkpoint", "MODEL")},
         extra=HIGHLIGHT,
         references="first",
     )
-    graph.note("strength", "How strongly", (760, 450, 340, 200), STRENGTH_NOTE)
+    graph.note("strength", "How strongly", (760, 530, 340, 220), STRENGTH_NOTE)
     graph.group("2. Model", "checkpoint", "attention", "strength")
 
 
@@ -139,13 +139,13 @@ def _add_samplers(graph: Graph) -> None:
         **SAMPLING,
         reference_only=True,
     )
-    graph.note("about looking", "What it does", (1560, 560, 360, 180), LOOK_NOTE)
+    graph.note("about looking", "What it does", (1560, 560, 360, 200), LOOK_NOTE)
     graph.group("4. Look", "look", "about looking")
     add_sampler(
         graph,
         "paint",
         "CrossFrameKSampler",
-        (1980, 0, 360, 340),
+        (1980, 0, 360, 440),
         "attention",
         {
             **prompts,
@@ -157,11 +157,11 @@ def _add_samplers(graph: Graph) -> None:
         seed=1,
         **SAMPLING,
     )
-    add_decoder(graph, "images", (1980, 400, 360, 60), "paint", ("checkpoint", "VAE"))
+    add_decoder(graph, "images", (1980, 500, 360, 60), "paint", ("checkpoint", "VAE"))
     graph.node(
         "save",
         "SaveImage",
-        (1980, 520, 360, 340),
+        (1980, 620, 360, 340),
         {"images": ("images", "IMAGE")},
         filename_prefix="reference picture",
     )

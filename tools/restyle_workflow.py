@@ -126,10 +126,10 @@ def _add_models_and_prompt(graph: Graph, family: Family) -> None:
 
 
 def _add_shapes(graph: Graph) -> None:
-    graph.node("edges", "Canny", (1160, 580, 340, 90), {"image": ("frames", "IMAGE")})
+    graph.node("edges", "Canny", (1160, 660, 340, 90), {"image": ("frames", "IMAGE")})
     add_controlnet(
         graph,
-        (1160, 730, 340, 200),
+        (1160, 810, 340, 200),
         ("controlnet", "CONTROL_NET"),
         ("edges", "IMAGE"),
         strength=0.8,
@@ -141,11 +141,11 @@ def _add_attention(graph: Graph) -> None:
     graph.node(
         "attention",
         "CrossFrameAttention",
-        (1160, 0, 340, 230),
+        (1160, 0, 340, 310),
         {"model": ("checkpoint", "MODEL")},
         extra=HIGHLIGHT,
     )
-    graph.note("about attention", "What it does", (1160, 290, 340, 170), ATTENTION_NOTE)
+    graph.note("about attention", "What it does", (1160, 370, 340, 170), ATTENTION_NOTE)
     graph.group("4. Keep one look", "attention", "about attention")
 
 
@@ -165,7 +165,7 @@ def _add_sampler(graph: Graph, frame_by_frame: bool) -> None:
         graph,
         "sampler",
         "CrossFrameKSampler" if frame_by_frame else "KSampler",
-        (1560, 240, 360, 310),
+        (1560, 120, 360, 440) if frame_by_frame else (1560, 240, 360, 310),
         "attention",
         inputs,
         extra=HIGHLIGHT if frame_by_frame else None,

@@ -35,11 +35,13 @@ class Painted:
     """Finished frames, like the latent they come from, and what they leave.
 
     x0: the last denoised estimates, None if the sampler shows none. state: None unless wanted.
+    report: what was done and what it took, in words.
     """
 
     samples: torch.Tensor
     x0: torch.Tensor | None
     state: ComfyState | None
+    report: str
 
 
 def sample_frames(
@@ -108,12 +110,14 @@ def sample_frames(
                 record.add((samples[-1], denoised[-1]), run)
     finally:
         progress.close()
-    log.info("Cross-frame attention: the bank held at most %s.", readable_size(run.peak_bytes))
+    held = f"the bank held at most {readable_size(run.peak_bytes)}"
+    log.info("Cross-frame attention: %s.", held)
     shown = all(x0 is not None for x0 in denoised)
     return Painted(
         torch.cat(samples),
         torch.cat(denoised) if shown else None,
         run.leave() if going.carry else None,
+        f"{frames} frames, {run.settings}; {held} ({readable_size(bank)} expected)",
     )
 
 

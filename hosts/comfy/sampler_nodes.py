@@ -1,5 +1,7 @@
 """What the sampler nodes do: the stock nodes' preparation around sampling frame by frame."""
 
+from dataclasses import dataclass
+
 import comfy.sample
 import comfy.samplers
 
@@ -8,6 +10,19 @@ from .frame_by_frame import sample_frames
 from .noise import clip_noise, noise_from
 from .resume import open_record
 from .state import ComfyState
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What a sampler node gives: two LATENTs, a state if one is wanted, and a report in words.
+
+    denoised: the last denoised estimates; `output` itself where a sampler shows none.
+    """
+
+    output: dict
+    denoised: dict
+    state: ComfyState | None
+    report: str
 
 
 class SeededNoise:
@@ -35,8 +50,8 @@ def sample_ksampler(
     frame_noise,
     going: Continuation = NOTHING,
     executed=None,
-) -> tuple[dict, ComfyState | None]:
-    """Do what the stock KSampler does, frame by frame. Returns a LATENT and a state."""
+) -> Sampled:
+    """Do what the stock KSampler does, frame by frame."""
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
@@ -45,10 +60,9 @@ def sample_ksampler(
     )
     sampler = comfy.samplers.sampler_object(sampler_name)
     noise = clip_noise(SeededNoise(seed), frame_noise)
-    output, _, state = sample_custom(
+    return sample_custom(
         noise, guider, sampler, schedule.sigmas, latent, "CrossFrameKSampler", going, executed
     )
-    return output, state
 
 
 def sample_custom(
@@ -60,11 +74,10 @@ def sample_custom(
     node: str,
     going: Continuation = NOTHING,
     executed=None,
-) -> tuple[dict, dict, ComfyState | None]:
+) -> Sampled:
     """Do what the stock SamplerCustomAdvanced does, frame by frame.
 
     executed: the class that ComfyUI executes, if finished frames are to outlive an interruption.
-    Returns two LATENTs, the samples and the last denoised estimates, and a state if wanted.
     """
     latent = latent.copy()
     model = guider.model_patcher
@@ -93,10 +106,10 @@ def sample_custom(
     if record is not None:
         record.discard()
     output = {**latent, "samples": painted.samples}
-    if painted.x0 is None:
-        return output, output, painted.state
-    denoised = {**latent, "samples": model.model.process_latent_out(painted.x0)}
-    return output, denoised, painted.state
+    denoised = output
+    if painted.x0 is not None:
+        denoised = {**latent, "samples": model.model.process_latent_out(painted.x0)}
+    return Sampled(output, denoised, painted.state, painted.report)
 
 
 def _about(state: ComfyState | None) -> list | None:

@@ -1,11 +1,12 @@
 """What the user chose on the CrossFrameAttention node, as it travels with a MODEL."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
 
 from ...attention import Layer, State, Storage
-from ...attention.references import Policy
+from ...attention.references import Policy, policy_name
 from .unet import Attn1
 
 NODE = "CrossFrameAttention"
@@ -31,3 +32,9 @@ class Settings:
     def addresses(self) -> frozenset[Layer]:
         """The layers by address alone."""
         return frozenset(attn1.layer for attn1 in self.layers)
+
+    def __str__(self) -> str:
+        counts = Counter(attn1.layer.block for attn1 in self.layers)
+        layers = ", ".join(f"{count} {block}" for block, count in counts.items())
+        part = f"{self.start_percent:.0%} to {self.end_percent:.0%}"
+        return f"looks at {policy_name(self.policy)}; layers {layers}; from {part}"

@@ -148,11 +148,12 @@ def log_file(folder: Path) -> Path:
 def running_server(folder: Path, *options: str) -> Iterator[Server]:
     """Install the pack under `folder`, start ComfyUI on it, and end it afterwards.
 
-    options: more command line options for ComfyUI. What the server printed is printed when
-    the block fails, for pytest to show.
+    A pack that is already there is left as it is. options: more command line options for
+    ComfyUI. What the server printed is printed when the block fails, for pytest to show.
     """
     make_base_directory(folder)
-    install_pack(folder / "custom_nodes" / FOLDER)
+    if not any((folder / "custom_nodes").iterdir()):
+        install_pack(folder / "custom_nodes" / FOLDER)
     port = _free_port()
     with log_file(folder).open("wb") as log:
         process = subprocess.Popen(
@@ -181,7 +182,17 @@ def make_base_directory(folder: Path) -> None:
 
 
 def install_pack(target: Path) -> None:
-    """Copy what a clone of this repository would bring, and install its requirements.
+    """Copy what a clone of this repository would bring, and install its requirements."""
+    copy_pack(target)
+    requirements = target / "requirements.txt"
+    if requirements.is_file() and requirements.read_text().strip():
+        subprocess.run(
+            [sys.executable, "-m", "pip", "install", "-r", str(requirements)], check=True
+        )
+
+
+def copy_pack(target: Path) -> None:
+    """Copy what a clone of this repository would bring.
 
     Files that are not committed yet come along, so that tests see work in progress.
     """
@@ -196,11 +207,6 @@ def install_pack(target: Path) -> None:
         if (ROOT / name).is_file():  # not one that is deleted but still in the index
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
-    requirements = target / "requirements.txt"
-    if requirements.is_file() and requirements.read_text().strip():
-        subprocess.run(
-            [sys.executable, "-m", "pip", "install", "-r", str(requirements)], check=True
-        )
 
 
 def _command(folder: Path, port: int, options: tuple[str, ...]) -> list[str]:

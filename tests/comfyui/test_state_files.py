@@ -119,6 +119,19 @@ def test_a_foreign_file(file):
     refuses(lambda: load(NAME), "CrossFrameLoadState", "no safetensors file")
 
 
+def test_a_file_that_has_lost_a_tensor(file):
+    """A safetensors file in order, but not all of the state."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+        tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys())}
+    tensors.popitem()
+    save_file(tensors, file, metadata)
+    refuses(lambda: load(NAME), "CrossFrameLoadState", "has lost a part")
+
+
 def changed(file, change):
     """Rewrite a file's header."""
     whole = file.read_bytes()

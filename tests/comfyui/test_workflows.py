@@ -15,6 +15,7 @@ import torch
 import workflow_models
 from comfy_server import FOLDER, running_server
 from comfyui_location import ROOT
+from input_files import FPS, FRAMES, SECONDS, write_picture, write_video
 from PIL import Image
 from workflow_api import PAGE_ONLY, api_prompt, set_widget
 
@@ -27,10 +28,8 @@ CHUNKS = "Long clip in chunks.json"
 REFERENCE = "Reference picture.json"
 SDXL = "Video restyle (SDXL).json"
 FILES = [TRY_IT, *EXAMPLES.values(), SDXL, CHUNKS, REFERENCE]
-FRAMES, STEPS, FPS = 8, 3, 12
-SIZE_IN, SIZE_OUT = (130, 94), (96, 64)  # as a camera may give it; as a model wants it
-SECONDS = FRAMES / FPS
-SAMPLE_RATE = 44100
+STEPS = 3
+SIZE_OUT = (96, 64)  # as a model wants it
 SAVE_LATENT = 1000  # a node id that no example has
 PICTURES = {"red.png": (230, 40, 40), "green.png": (30, 160, 60)}
 
@@ -44,7 +43,7 @@ def server():
         (folder / "input").mkdir()
         write_video(folder / "input" / "clip.mp4")
         for name, color in PICTURES.items():
-            Image.new("RGB", SIZE_IN, color).save(folder / "input" / name)
+            write_picture(folder / "input" / name, color)
         with running_server(folder, "--preview-method", "latent2rgb") as server:
             yield server
 
@@ -58,31 +57,6 @@ def object_info(server):
 def runs(server, object_info):
     """Both examples, run once each."""
     return {kind: run_example(server, object_info, kind) for kind in EXAMPLES}
-
-
-def write_video(path: Path) -> None:
-    """A square and a bar on a striped ground, moving apart, with a tone."""
-    import av
-    import numpy as np
-
-    width, height = SIZE_IN
-    y, x = np.mgrid[:height, :width]
-    with av.open(str(path), "w") as container:
-        video = container.add_stream("h264", rate=FPS)
-        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
-        audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
-        for i in range(FRAMES):
-            image = np.stack([(x * 5) % 256, (y * 7) % 256, (x + y) % 256], -1).astype(np.uint8)
-            image[20:50, 10 + 6 * i : 40 + 6 * i] = (230, 40, 40)
-            image[60 - 3 * i : 66 - 3 * i] = (20, 200, 240)
-            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(video.encode())
-        times = np.arange(round(SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
-        tone = 0.3 * np.sin(2 * np.pi * 440 * times, dtype=np.float32)[None]
-        samples = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
-        samples.sample_rate = SAMPLE_RATE
-        container.mux(audio.encode(samples))
-        container.mux(audio.encode())
 
 
 def read_file(name: str) -> dict:

@@ -1,0 +1,129 @@
+"""ComfyUI's page in a headless Chromium, used as a person would use it.
+
+Chromium is CHROMIUM_PATH, else what is installed under one of its usual names.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+# What the page asks for by way of trying: a user's own files, where nobody has saved any yet, and
+# a help page in the language of the page before the one for all languages.
+TRIALS = re.compile(r"/user\.css|/api/userdata|/docs/\w+/en\.md")
+# What the page says of itself while it starts.
+STARTING = "ComfyApp graph accessed before initialization"
+
+
+def find_chromium() -> str | None:
+    """The browser's program, if there is one."""
+    found = os.environ.get("CHROMIUM_PATH")
+    return found or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+CORNER = (500, 300)  # where `select` puts a node's upper left corner, below its title
+
+
+@dataclass
+class Page:
+    """An open page, and what went wrong on it."""
+
+    page: object
+    errors: list[str] = field(default_factory=list)
+
+    def open_templates(self) -> None:
+        """Show the pack's templates in the template browser."""
+        self.page.get_by_role("button", name="Templates").first.click()
+        self.page.get_by_text("comfyui-crossframe").first.click()
+
+    def open_template(self, name: str) -> None:
+        """Open a workflow from the template browser, and wait until it is drawn."""
+        self.open_templates()
+        self.page.get_by_text(name, exact=True).first.click()
+        self.page.wait_for_function("app.graph._nodes.length > 5")
+        self.page.get_by_text("All Templates").first.wait_for(state="hidden")
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until the page has drawn what it was told."""
+        self.page.wait_for_timeout(1500)
+
+    def search(self, text: str) -> list[str]:
+        """What the node search finds for a text: display names, best first."""
+        self.page.mouse.dblclick(500, 450)
+        self.page.get_by_placeholder(re.compile("search", re.IGNORECASE)).last.fill(text)
+        self.settle()
+        found = self.page.get_by_test_id("result-item").all_inner_texts()
+        self.page.keyboard.press("Escape")
+        return [entry.splitlines()[0] for entry in found]
+
+    def select(self, kind: str) -> None:
+        """Select the first node of a type, after bringing it to CORNER."""
+        self.page.evaluate(
+            """([kind, x, y]) => {
+                const node = app.graph._nodes.find(node => node.type === kind);
+                app.canvas.ds.scale = 1;
+                app.canvas.ds.offset = [x - node.pos[0], y - node.pos[1]];
+                app.canvas.selectNode(node);
+                app.canvas.setDirty(true, true);
+            }""",
+            [kind, *CORNER],
+        )
+        self.settle()
+
+    def text(self) -> str:
+        """Everything that can be read on the page, but for what is drawn on the canvas."""
+        return self.page.inner_text("body")
+
+    def nodes(self) -> list[dict]:
+        """What is drawn of each node: type, place and size."""
+        return self.page.evaluate(
+            "app.graph._nodes.map(n => ({type: n.type, pos: [...n.pos], size: [...n.size]}))"
+        )
+
+
+@contextlib.contextmanager
+def browser() -> Iterator[object]:
+    """A Chromium that runs until the block ends."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+        try:
+            yield started
+        finally:
+            started.close()
+
+
+@contextlib.contextmanager
+def open_page(started, address: str) -> Iterator[Page]:
+    """ComfyUI's page, ready for use."""
+    raw = started.new_page(viewport={"width": 1600, "height": 900})
+    page = Page(raw)
+    raw.on("pageerror", lambda error: page.errors.append(str(error)))
+    raw.on("response", lambda answer: _note_failure(page, answer))
+    raw.on("console", lambda message: _note_message(page, message))
+    raw.goto(f"http://{address}")
+    raw.get_by_test_id("queue-button").wait_for(timeout=60_000)
+    page.settle()
+    raw.keyboard.press("Escape")  # the templates, which greet a new user
+    page.settle()
+    try:
+        yield page
+    finally:
+        raw.close()
+
+
+def _note_failure(page: Page, answer) -> None:
+    if answer.status >= 400 and not TRIALS.search(answer.url):
+        page.errors.append(f"{answer.status} {answer.url}")
+
+
+def _note_message(page: Page, message) -> None:
+    # A failed load is noted by its answer, which tells more.
+    passing = "Failed to load resource" in message.text or message.text == STARTING
+    if message.type == "error" and not passing:
+        page.errors.append(message.text)
