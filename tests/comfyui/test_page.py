@@ -52,7 +52,8 @@ def page(server, chromium):
         ("vid2vid", "Cross-Frame Attention"),
         ("extended attention", "Cross-Frame Attention"),
         ("sparse-causal attention", "Cross-Frame Attention"),
-        ("frame by frame", "Cross-Frame KSampler (frame by frame)"),
+        ("cross-frame ksampler", "Cross-Frame KSampler (frame by frame)"),
+        ("cross-frame sampler", "Cross-Frame Sampler (frame by frame)"),
         ("one noise", "Cross-Frame Noise"),
         ("save look", "Cross-Frame Save State"),
         ("load look", "Cross-Frame Load State"),
@@ -120,7 +121,8 @@ def test_tooltips_show_on_hover(page):
     page.open_template(TRY_IT)
     page.select("CrossFrameAttention")
     x, y = CORNER
-    page.page.mouse.move(x + 120, y + 95)  # the second widget
+    page.page.mouse.move(x + 100, y + 79)
+    page.page.mouse.move(x + 120, y + 80)  # the second widget
     page.page.get_by_text("Also let every frame look at itself").wait_for(timeout=10_000)
 
 
