@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from browser import find_chromium
+from browser import obstacle
 from comfyui_location import comfyui_version, find_comfyui, use_comfyui
 from module import load_pack
 
@@ -19,7 +19,7 @@ COMFYUI_TESTS = ROOT / "tests" / "comfyui"
 
 load_pack()
 COMFYUI = find_comfyui()
-CHROMIUM = find_chromium()
+NO_PAGE = obstacle(COMFYUI) if COMFYUI is not None else None
 if COMFYUI is not None:
     use_comfyui(COMFYUI, cpu=True)
 logging.getLogger("crossframe").setLevel(logging.INFO)
@@ -42,8 +42,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.comfyui)
             if COMFYUI is None:
                 item.add_marker(pytest.mark.skip(reason="no ComfyUI found"))
-            elif CHROMIUM is None and item.get_closest_marker("chromium"):
-                item.add_marker(pytest.mark.skip(reason="no Chromium found"))
+            elif NO_PAGE is not None and item.get_closest_marker("chromium"):
+                item.add_marker(pytest.mark.skip(reason=NO_PAGE))
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -66,10 +66,8 @@ def pytest_terminal_summary(terminalreporter):
             f"{outcomes['failed']} failed, {outcomes['skipped']} skipped",
             bold=True,
         )
-    if COMFYUI is not None and CHROMIUM is None:
+    if NO_PAGE is not None:
+        skipped = count("skipped", "chromium")
         terminalreporter.write_line(
-            f"NO CHROMIUM FOUND: {count('skipped', 'chromium')} tests of ComfyUI's page were "
-            "SKIPPED. Set CHROMIUM_PATH to run them.",
-            red=True,
-            bold=True,
+            f"{NO_PAGE}: {skipped} tests of ComfyUI's page were SKIPPED.", red=True, bold=True
         )

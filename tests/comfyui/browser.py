@@ -4,11 +4,13 @@ Chromium is CHROMIUM_PATH, else what is installed under one of its usual names.
 """
 
 import contextlib
+import importlib.metadata
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 # What the page asks for by way of trying: a user's own files, where nobody has saved any yet, and
@@ -24,6 +26,24 @@ def find_chromium() -> str | None:
 
 
 CORNER = (500, 300)  # where `select` puts a node's upper left corner, below its title
+
+
+def obstacle(comfyui: Path) -> str | None:
+    """Why the page of a ComfyUI cannot be tried here, if it cannot."""
+    if find_chromium() is None:
+        return "NO CHROMIUM FOUND (CHROMIUM_PATH says where it is)"
+    wanted = re.search(
+        r"^comfyui-frontend-package==(.+)$",
+        (comfyui / "requirements.txt").read_text(),
+        re.MULTILINE,
+    )
+    try:
+        installed = importlib.metadata.version("comfyui-frontend-package")
+    except importlib.metadata.PackageNotFoundError:
+        return "NO PAGE INSTALLED (comfyui-frontend-package)"
+    if wanted is not None and wanted[1].strip() != installed:
+        return f"THE PAGE IS {installed}, this ComfyUI comes with {wanted[1].strip()}"
+    return None
 
 
 @dataclass
