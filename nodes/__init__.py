@@ -1,4 +1,7 @@
-"""ComfyUI V3 nodes: schema and one call each. Every module lists its nodes in NODES."""
+"""ComfyUI V3 nodes: schema and one call each. Every module lists its nodes in NODES.
+
+What a node calls is imported when it runs: ComfyUI's start does not pay for it.
+"""
 
 from . import attention, consistency, demo, noise, sampling, state
 

@@ -3,7 +3,6 @@
 from comfy_api.latest import io
 
 from ..attention import LAYER_SETS, PRECISIONS, REFERENCES
-from ..hosts.comfy.patch import attach
 from ..hosts.comfy.settings import BANK_DEVICES
 from .common import CATEGORY, SEARCH_ALIASES, StateType, first_frame_input
 
@@ -121,6 +120,8 @@ class CrossFrameAttention(io.ComfyNode):
 
     @classmethod
     def execute(cls, **inputs) -> io.NodeOutput:
+        from ..hosts.comfy.patch import attach
+
         return io.NodeOutput(attach(**inputs))
 
 

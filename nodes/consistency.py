@@ -55,7 +55,6 @@ class CrossFrameConsistency(io.ComfyNode):
 
     @classmethod
     def execute(cls, edited, source, far: int) -> io.NodeOutput:
-        # Imported here so that it costs ComfyUI's start nothing.
         from ..hosts.comfy.consistency import consistency_report
 
         report, plot, heat = consistency_report(edited, source, far)

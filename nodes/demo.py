@@ -47,7 +47,6 @@ class CrossFrameDemoModel(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        # Imported here so that it costs ComfyUI's start nothing.
         from ..hosts.comfy.demo_model import load_demo_model
 
         return io.NodeOutput(*load_demo_model(FOLDER))

@@ -3,7 +3,6 @@
 import comfy.samplers
 from comfy_api.latest import io
 
-from ..hosts.comfy.sampler_nodes import sample_custom, sample_ksampler
 from ..hosts.frame_noise import FRAME_NOISE
 from .common import CATEGORY, FRAME_BY_FRAME_ALIASES
 from .continuation import continuation, continuation_inputs, report, state_output
@@ -98,6 +97,8 @@ class CrossFrameKSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent_image: dict, **inputs) -> io.NodeOutput:
+        from ..hosts.comfy.sampler_nodes import sample_ksampler
+
         going = continuation(cls, inputs, output=1)
         executed = cls if inputs.pop("resume", False) else None
         sampled = sample_ksampler(latent=latent_image, **inputs, going=going, executed=executed)
@@ -144,6 +145,8 @@ class CrossFrameSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, noise, guider, sampler, sigmas, latent_image, **inputs) -> io.NodeOutput:
+        from ..hosts.comfy.sampler_nodes import sample_custom
+
         going = continuation(cls, inputs, output=2)
         executed = cls if inputs.pop("resume", False) else None
         sampled = sample_custom(
