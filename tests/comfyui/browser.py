@@ -72,8 +72,14 @@ class Page:
 
     def search(self, text: str) -> list[str]:
         """What the node search finds for a text: display names, best first."""
-        self.page.mouse.dblclick(500, 450)
-        self.page.get_by_placeholder("Add a node").fill(text)
+        box = self.page.get_by_placeholder("Add a node")
+        for _ in range(3):  # a busy page may miss a double click
+            self.page.mouse.dblclick(500, 450)
+            self.settle()
+            if box.is_visible():
+                break
+            self.page.keyboard.press("Escape")
+        box.fill(text)
         self.settle()
         found = self.page.get_by_test_id("result-item").all_inner_texts()
         self.page.keyboard.press("Escape")

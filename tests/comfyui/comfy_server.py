@@ -105,7 +105,8 @@ class Server:
             outcome = Outcome(answer["prompt_id"])
             async for message in socket_:
                 if message.type == aiohttp.WSMsgType.BINARY:
-                    outcome.previews.append(message.data[8:])  # after event and image type
+                    if int.from_bytes(message.data[:4], "big") == _PREVIEW:
+                        outcome.previews.append(message.data[8:])  # after event and image type
                     continue
                 event = json.loads(message.data)
                 if event["data"].get("prompt_id") != outcome.prompt_id:
@@ -137,6 +138,7 @@ class Server:
         ]
 
 
+_PREVIEW = 1  # among ComfyUI's binary events; texts for a node are others
 _ENDS = ("execution_success", "execution_error", "execution_interrupted")
 
 
