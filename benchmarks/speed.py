@@ -13,7 +13,6 @@ counted by torch on the very calls that are timed.
 
 import argparse
 import csv
-import math
 import statistics
 import time
 from collections.abc import Callable
@@ -23,43 +22,11 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from .random_models import QUARTER, random_model, random_prompt
+
 PLAIN = "plain, frame by frame"
 CHUNKS = (1, 2, 4, 8)
 SIDES = {"sd15": 32, "sdxl": 32, "demo": 32}
-PROXIES = {
-    "sd15": {
-        "model_channels": 80,
-        "num_res_blocks": [2, 2, 2, 2],
-        "channel_mult": [1, 2, 4, 4],
-        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-        "transformer_depth_middle": 1,
-        "transformer_depth_output": [1] * 9 + [0] * 3,
-        "context_dim": 768,
-        "use_linear_in_transformer": False,
-        "adm_in_channels": None,
-    },
-    "sdxl": {
-        "model_channels": 80,
-        "num_res_blocks": [2, 2, 2],
-        "channel_mult": [1, 2, 4],
-        "transformer_depth": [0, 0, 2, 2, 10, 10],
-        "transformer_depth_middle": 10,
-        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
-        "context_dim": 2048,
-        "use_linear_in_transformer": True,
-        "adm_in_channels": 2816,
-        "num_classes": "sequential",
-    },
-}
-SHARED = {
-    "image_size": 32,
-    "in_channels": 4,
-    "out_channels": 4,
-    "use_spatial_transformer": True,
-    "use_temporal_attention": False,
-    "legacy": False,
-    "dtype": torch.float32,
-}
 
 
 @dataclass
@@ -200,48 +167,8 @@ def load(name: str) -> tuple:
         model, clip, _, _ = load_in_comfyui()
         texts = ("a neon drawing", "")
         return model, tuple(nodes.CLIPTextEncode().encode(clip, text)[0] for text in texts)
-    config = {**SHARED, **PROXIES[name]}
-    pooled = {"pooled_output": torch.zeros(1, 1280)} if config["adm_in_channels"] else {}
-    generator = torch.Generator().manual_seed(1)
-    prompts = tuple(
-        [[torch.randn(1, 77, config["context_dim"], generator=generator), pooled]] for _ in range(2)
-    )
-    return random_model(config), prompts
-
-
-def operations():
-    """ComfyUI's layers, with fewer groups to normalize where 80 channels make no 32."""
-    import comfy.ops
-
-    class Operations(comfy.ops.disable_weight_init):
-        class GroupNorm(comfy.ops.disable_weight_init.GroupNorm):
-            def __init__(self, num_groups, num_channels, *args, **kwargs):
-                super().__init__(math.gcd(num_groups, num_channels), num_channels, *args, **kwargs)
-
-    return Operations
-
-
-def random_model(config: dict):
-    """A MODEL with random weights; heads as in the family at full size, a quarter as wide."""
-    import comfy.model_base
-    import comfy.model_management
-    import comfy.model_patcher
-    import comfy.supported_models
-
-    sdxl = config["adm_in_channels"] is not None
-    family = comfy.supported_models.SDXL if sdxl else comfy.supported_models.SD15
-    settings = family(dict(config))
-    settings.unet_config["num_heads"] = -1 if sdxl else 2  # 40, 80 and 160 channels, as SD1.5's 8
-    settings.unet_config["num_head_channels"] = 40 if sdxl else -1
-    settings.custom_operations = operations()
-    base = comfy.model_base.SDXL if sdxl else comfy.model_base.BaseModel
-    real = base(settings, model_type=comfy.model_base.ModelType.EPS)
-    generator = torch.Generator().manual_seed(0)
-    for weight in real.diffusion_model.parameters():
-        scale = weight[0].numel() ** -0.5 if weight.ndim > 1 else 0.1
-        weight.data.normal_(0, scale, generator=generator)
-    device = comfy.model_management.get_torch_device()
-    return comfy.model_patcher.ModelPatcher(real, device, device)
+    prompts = random_prompt(name, seed=1), random_prompt(name, seed=2)
+    return random_model(name, QUARTER), prompts
 
 
 def results(rows: list[Row]):

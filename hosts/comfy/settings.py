@@ -1,6 +1,7 @@
 """What the user chose on the CrossFrameAttention node, as it travels with a MODEL."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,15 @@ NODE = "CrossFrameAttention"
 KEY = "crossframe"
 # Where hidden states are kept, as the node calls it; None is the device that computes them.
 BANK_DEVICES = {"with the model": None, "system memory": torch.device("cpu")}
+
+
+def count_by_block(layers: Iterable[tuple]) -> str:
+    """How many layers there are of each block, e.g. "1 middle, 4 output".
+
+    layers: (block, ...) of each.
+    """
+    counts = Counter(block for block, *_ in layers)
+    return ", ".join(f"{count} {block}" for block, count in counts.items())
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,6 @@ class Settings:
         return frozenset(attn1.layer for attn1 in self.layers)
 
     def __str__(self) -> str:
-        counts = Counter(attn1.layer.block for attn1 in self.layers)
-        layers = ", ".join(f"{count} {block}" for block, count in counts.items())
+        layers = count_by_block(attn1.layer for attn1 in self.layers)
         part = f"{self.start_percent:.0%} to {self.end_percent:.0%}"
         return f"looks at {policy_name(self.policy)}; layers {layers}; from {part}"

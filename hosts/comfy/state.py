@@ -1,7 +1,6 @@
 """A state in ComfyUI: hidden states of painted frames, and what they were made with."""
 
 import hashlib
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from ...attention import State
 from ...attention.bank import readable_size
 from .conditions import conds_that_run
 from .errors import BadInputError
-from .settings import KEY, Settings
+from .settings import KEY, Settings, count_by_block
 
 SIGNS = 16  # weights by which a checkpoint is recognised
 TOLERANCE = 1e-3  # of the largest of them; a checkpoint is stored as fp16 here and fp32 there
@@ -118,7 +117,7 @@ def _compared(made: Origin, now: Origin) -> list[tuple[str, Any, Any, str]]:
         ("sampling of", *steps, "Set the same number of steps."),
         ("noise levels", *levels, "Set the same scheduler and denoise."),
         ("sampler", made.sampler, now.sampler, "Choose the same sampler."),
-        ("layers", _layers(made.layers), _layers(now.layers), same),
+        ("layers", count_by_block(made.layers), count_by_block(now.layers), same),
         ("layers of", _channels(made.layers), _channels(now.layers), same),
         ("part of the denoising", made.part, now.part, same),
         (
@@ -137,11 +136,6 @@ def _levels(sigmas: tuple[float, ...]) -> str:
 def _size(latent: tuple[int, ...]) -> str:
     channels, height, width = latent
     return f"{width} x {height} with {channels} channels"
-
-
-def _layers(layers: tuple[tuple, ...]) -> str:
-    counts = Counter(block for block, *_ in layers)
-    return ", ".join(f"{count} {block}" for block, count in counts.items())
 
 
 def _channels(layers: tuple[tuple, ...]) -> str:

@@ -113,36 +113,17 @@ def test_half_precision_halves_the_bank(prompts, live):
     assert live.most == frame * 2 * 2 * 2  # conds, kept frames, steps
 
 
-FULL_SIZE = {
-    "SD15": {
-        "channel_mult": [1, 2, 4, 4],
-        "num_res_blocks": [2, 2, 2, 2],
-        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-        "context_dim": 768,
-    },
-    "SDXL": {
-        "channel_mult": [1, 2, 4],
-        "num_res_blocks": [2, 2, 2],
-        "transformer_depth": [0, 0, 2, 2, 10, 10],
-        "transformer_depth_middle": 10,
-        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
-        "context_dim": 2048,
-        "num_head_channels": 64,
-    },
-}
-
-
 @pytest.mark.parametrize(("family", "size", "bank_gib"), [("SD15", 64, 1.03), ("SDXL", 128, 8.2)])
 def test_full_size_models(family, size, bank_gib):
     """The README's figures: 20 steps, CFG, fp16; geometry alone, no weights are allocated."""
     import comfy.model_base
     import comfy.supported_models
     from crossframe.attention import LAYER_SETS
+    from crossframe.benchmarks.random_models import FULL, GEOMETRY
     from crossframe.hosts.comfy.unet import self_attention_layers
 
     small = tiny.SD15 if family == "SD15" else tiny.SDXL
-    config = {**small, **FULL_SIZE[family], "model_channels": 320}
+    config = {**small, **GEOMETRY[family.lower()], "model_channels": FULL}
     settings = getattr(comfy.supported_models, family)(config)
     base = comfy.model_base.BaseModel if family == "SD15" else comfy.model_base.SDXL
     patcher = types.SimpleNamespace(model=base(settings, device="meta"))
