@@ -4,6 +4,7 @@ from .bank import Bank, Key
 from .layers import LAYER_SETS, Layer, LayerSet
 from .references import REFERENCES, Policy, WithSelf, reference_policy, with_scenes
 from .run import Evaluation, Run, StepMismatchError
+from .shared import attend_to_rows
 from .state import State
 from .storage import PRECISIONS, Storage
 
@@ -22,6 +23,7 @@ __all__ = [
     "StepMismatchError",
     "Storage",
     "WithSelf",
+    "attend_to_rows",
     "reference_policy",
     "with_scenes",
 ]

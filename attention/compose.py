@@ -53,6 +53,25 @@ def gather(
     if every row attends to itself alone. Raises KeyError for a name that is neither in the
     batch nor kept, ValueError if two rows share a name or kept tokens do not fit the batch.
     """
+    channels = own.shape[-1]
+    position = positions(own, names, references, kept)
+    rows = same_length(references)
+    if all(row == (name,) for row, name in zip(rows, names, strict=True)):
+        return own
+    sources = [
+        own[position[name]] if name in position else kept[name] for row in rows for name in row
+    ]
+    # n * k pieces of (tokens, channels) -> (n, k * tokens, channels)
+    return torch.cat(sources).view(len(rows), -1, channels)
+
+
+def positions(
+    own: Tensor,
+    names: Sequence[Name],
+    references: Sequence[tuple[Name, ...]],
+    kept: Mapping[Name, Tensor],
+) -> dict[Name, int]:
+    """Where each named row lies in the batch; ValueError if names or kept tokens do not fit it."""
     n, tokens, channels = own.shape
     position = {name: row for row, name in enumerate(names)}
     if len(position) != n or len(references) != n:
@@ -63,11 +82,4 @@ def gather(
                 f"tokens kept of {name} are {tuple(tensor.shape)} {tensor.dtype}, "
                 f"the batch needs {(tokens, channels)} {own.dtype}"
             )
-    rows = same_length(references)
-    if all(row == (name,) for row, name in zip(rows, names, strict=True)):
-        return own
-    sources = [
-        own[position[name]] if name in position else kept[name] for row in rows for name in row
-    ]
-    # n * k pieces of (tokens, channels) -> (n, k * tokens, channels)
-    return torch.cat(sources).view(n, -1, channels)
+    return position

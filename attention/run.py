@@ -19,6 +19,7 @@ from .bank import Bank, Key, Tokens
 from .compose import gather
 from .layers import Layer
 from .references import Policy, carried_frames, last_readers
+from .shared import Rows, collect
 from .state import State, frozen
 from .storage import Storage
 
@@ -178,6 +179,40 @@ class Evaluation:
         """
         if layer not in self.layers:
             return tokens
+        names = self._names(layer, entries, tokens)
+        references, kept = self._references_of(names)
+        attended = tuple(
+            gather(stream, names, references, {name: kept[name][number] for name in kept})
+            for number, stream in enumerate(tokens)
+        )
+        self._keep(names, tokens)
+        return attended
+
+    def collect(
+        self, layer: Layer, entries: Sequence[Hashable], tokens: Tokens
+    ) -> tuple[Tokens, Rows]:
+        """Return the key/value tokens that a batch needs, each once, and keep what `attend` does.
+
+        For callers that let `attend_to_rows` attend after the projection. Takes what `attend`
+        takes, for one of `layers`. Returns as many tensors, (m, tokens, channels), and where
+        among the m the references of each row lie.
+        """
+        names = self._names(layer, entries, tokens)
+        references, kept = self._references_of(names)
+        collected, rows = zip(
+            *(
+                collect(stream, names, references, {name: kept[name][number] for name in kept})
+                for number, stream in enumerate(tokens)
+            ),
+            strict=True,
+        )
+        self._keep(names, tokens)
+        return collected, rows[0]
+
+    def _names(
+        self, layer: Layer, entries: Sequence[Hashable], tokens: Tokens
+    ) -> list[tuple[Key, int]]:
+        """Name the rows of a batch, all frames of the first cond entry, then of the second, ..."""
         rows, count = tokens[0].shape[:2]
         if rows != len(entries) * len(self.frames):
             raise ValueError(
@@ -187,21 +222,15 @@ class Evaluation:
         keys = [Key(self.step, layer, entry, count) for entry in entries]
         for key in keys:
             self.run.recall(key, tokens[0].device)
-        # Rows of a batch: all frames of the first cond entry, then of the second, ...
-        names = [(key, frame) for key in keys for frame in self.frames]
-        attended = self._gather(names, tokens)
-        self._keep(names, tokens)
-        return attended
+        return [(key, frame) for key in keys for frame in self.frames]
 
-    def _gather(self, names: Sequence[tuple[Key, int]], tokens: Tokens) -> Tokens:
-        """Put together the key/value tokens of rows that go by (key, frame)."""
+    def _references_of(
+        self, names: Sequence[tuple[Key, int]]
+    ) -> tuple[list[tuple[tuple[Key, int], ...]], dict[tuple[Key, int], Tokens]]:
+        """The references of rows, and the tokens of those that are not in the batch."""
         references = [self._references(key, frame) for key, frame in names]
         outside = {name for row in references for name in row}.difference(names)
-        kept = {name: self.run.bank.load(*name) for name in outside}
-        return tuple(
-            gather(stream, names, references, {name: kept[name][number] for name in outside})
-            for number, stream in enumerate(tokens)
-        )
+        return references, {name: self.run.bank.load(*name) for name in outside}
 
     def _references(self, key: Key, frame: int) -> tuple[tuple[Key, int], ...]:
         """The frame's references, or the frame alone where not all of them are to be had."""

@@ -31,7 +31,6 @@ _SHARED = {
     "use_spatial_transformer": True,
     "use_temporal_attention": False,
     "legacy": False,
-    "dtype": torch.float32,
 }
 _FAMILY = {
     "sd15": {"use_linear_in_transformer": False, "adm_in_channels": None},
@@ -43,11 +42,12 @@ _FAMILY = {
 }
 
 
-def random_model(family: str, channels: int = FULL):
+def random_model(family: str, channels: int = FULL, dtype: torch.dtype = torch.float32):
     """A MODEL of a family (a key of GEOMETRY) with seeded random weights.
 
-    channels: of its first level. SD1.5 has 8 heads at full width and as many fewer at less; the
-    heads of SDXL have 64 channels at full width, 40 at a quarter.
+    channels: of its first level. dtype: of weights and computation. SD1.5 has 8 heads at full
+    width and as many fewer at less; the heads of SDXL have 64 channels at full width, 40 at a
+    quarter.
     """
     import comfy.model_base
     import comfy.model_management
@@ -58,7 +58,8 @@ def random_model(family: str, channels: int = FULL):
         "sd15": (comfy.model_base.BaseModel, comfy.supported_models.SD15),
         "sdxl": (comfy.model_base.SDXL, comfy.supported_models.SDXL),
     }[family]
-    shape = {**_SHARED, **_FAMILY[family], **GEOMETRY[family], "model_channels": channels}
+    shape = {**_SHARED, **_FAMILY[family], **GEOMETRY[family]}
+    shape |= {"model_channels": channels, "dtype": dtype}
     config = settings(shape)
     heads = (8 * channels // FULL, -1) if family == "sd15" else (-1, 64 if channels == FULL else 40)
     config.unet_config["num_heads"], config.unet_config["num_head_channels"] = heads
@@ -67,7 +68,7 @@ def random_model(family: str, channels: int = FULL):
     generator = torch.Generator().manual_seed(0)
     for weight in real.diffusion_model.parameters():
         scale = weight[0].numel() ** -0.5 if weight.ndim > 1 else 0.1
-        weight.data.normal_(0, scale, generator=generator)
+        weight.data = torch.empty(weight.shape).normal_(0, scale, generator=generator).to(dtype)
     device = comfy.model_management.get_torch_device()
     return comfy.model_patcher.ModelPatcher(real, device, device)
 

@@ -1,76 +1,97 @@
 """Time of cross-frame attention beside plain img2img, as ratios within one run.
 
-    python tools/module.py benchmarks.speed                        the SD1.5 proxy, 16 frames
+    python tools/module.py benchmarks.speed                            the SD1.5 proxy, 16 frames
     python tools/module.py benchmarks.speed --model demo --frames 32
-    python tools/module.py benchmarks.speed --csv docs/speed.csv
+    python tools/module.py benchmarks.speed --model sd15-full          on a GPU
+    python tools/module.py benchmarks.speed --csv docs/speed.csv --kinds --packs <folder>
 
 Every variant samples the same clip in a real ComfyUI on the same steps. Variants take turns, round
 after round, so that a machine that gets slower or busier does so for all of them; of the rounds the
-fastest and the median count. The proxy has a quarter of SD1.5's channels at half its side, which
-keeps the ratio of tokens to channels, and with it that of attention to everything else. FLOP are
-counted by torch on the very calls that are timed.
+fastest and the median count. The proxies have a quarter of their family's channels at half its
+side or less, which for SD1.5 keeps the ratio of tokens to channels, and with it that of attention
+to everything else. FLOP are counted by torch on the very calls that are timed.
+
+On a CPU, ComfyUI writes out all attention weights, which it does nowhere else; to measure what
+users of a GPU run, the benchmark has it use PyTorch's attention, as ComfyUI does there.
 """
 
 import argparse
 import csv
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
 
-from .random_models import QUARTER, random_model, random_prompt
+from .measures import KINDS, REST, count_flop, counted_rows, peak_bytes, seconds_by_kind
+from .random_models import FULL, QUARTER, random_model, random_prompt
 
-PLAIN = "plain, frame by frame"
-CHUNKS = (1, 2, 4, 8)
-SIDES = {"sd15": 32, "sdxl": 32, "demo": 32}
+PLAIN, PLAIN_BATCH = "plain, frame by frame", "plain, one batch"
+CHUNKS = (1, 2, 4, 8, 16)
+CFG = 2  # conds of a model evaluation
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to measure on: its family, channels of its first level, side of a latent."""
+
+    family: str
+    channels: int
+    side: int
+
+
+SUBJECTS = {
+    "sd15": Subject("sd15", QUARTER, 32),
+    "sdxl": Subject("sdxl", QUARTER, 32),
+    "sd15-full": Subject("sd15", FULL, 64),
+    "sdxl-full": Subject("sdxl", FULL, 128),
+    "demo": Subject("demo", 0, 32),
+}
 
 
 @dataclass
 class Row:
-    """One variant: how it samples the clip, and what that took, in seconds and FLOP."""
+    """One variant: how it samples the clip, and what that took.
+
+    wall, process: seconds of each round. flop, peak: of one run. rows: frames and conds that
+    went through the U-Net.
+    """
 
     name: str
     sample: Callable[[], torch.Tensor]
     wall: list[float] = field(default_factory=list)
     process: list[float] = field(default_factory=list)
     flop: int = 0
+    rows: int = 0
+    peak: int = 0
+    seconds_by_kind: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> None:
         """Sample once more."""
         wall, process = time.perf_counter(), time.process_time()
         self.sample()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.wall.append(time.perf_counter() - wall)
         self.process.append(time.process_time() - process)
 
 
 def main() -> None:
     options = parse_options()
-    from comfyui_location import need_comfyui
-
-    need_comfyui(cpu=not torch.cuda.is_available())
-    import comfy.utils
-
-    comfy.utils.PROGRESS_BAR_ENABLED = False
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    start_comfyui(options.attention, options.threads)
     with torch.inference_mode():
-        rows = variants(options)
-        for row in rows:
-            with FlopCounterMode(display=False) as counter:
-                row.sample()
-            row.flop = counter.get_total_flops()
-        for _ in range(options.rounds):
-            for row in rows:
-                row.run()
-    table = list(results(rows))
-    print(
-        f"{options.model}, {options.frames} frames, {options.steps} steps, {options.rounds} rounds"
-    )
+        clip = Clip.random(options)
+        rows = variants(clip, options)
+        measure(rows, clip.unet, options)
+        others = peer_rows(clip, options) if options.packs else []
+    table = list(results(rows + others, clip.floor()))
+    print(f"{options.model}, {options.frames} frames, {options.steps} steps, {options.attention}")
     print(as_markdown(table))
+    if options.kinds:
+        print(as_markdown(list(kinds(rows))))
     if options.csv:
         with Path(options.csv).open("w", newline="") as file:
             writer = csv.DictWriter(file, table[0].keys())
@@ -80,53 +101,133 @@ def main() -> None:
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", choices=SIDES, default="sd15")
+    parser.add_argument("--model", choices=SUBJECTS, default="sd15")
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's own choice")
     parser.add_argument("--references", default="first + previous")
     parser.add_argument("--layers", default="up")
+    parser.add_argument("--attention", choices=("pytorch", "comfyui"), default="pytorch")
+    parser.add_argument("--only", nargs="*", help="rows whose names contain one of these words")
+    parser.add_argument("--kinds", action="store_true", help="also the time by kind of kernel")
+    parser.add_argument("--packs", type=Path, help="folder of other packs to run on the same clip")
     parser.add_argument("--csv", help="write the table to this file, too")
     return parser.parse_args()
 
 
-def variants(options: argparse.Namespace) -> list[Row]:
-    """Every way to sample the clip, plain img2img first."""
-    from ..nodes.attention import CrossFrameAttention
+def start_comfyui(attention: str, threads: int) -> None:
+    """Make ComfyUI importable. attention: "pytorch", or "comfyui" for its own choice."""
+    from comfyui_location import need_comfyui
 
-    model, prompts = load(options.model)
-    side = SIDES[options.model]
-    clip = torch.randn(options.frames, 4, side, side, generator=torch.Generator().manual_seed(0))
+    need_comfyui(cpu=not torch.cuda.is_available())
+    import comfy.cli_args
 
-    def patched(frames_per_batch: int):
+    comfy.cli_args.args.use_pytorch_cross_attention = attention == "pytorch"
+    import comfy.utils
+
+    comfy.utils.PROGRESS_BAR_ENABLED = False
+    if threads:
+        torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A random clip, the MODEL and the prompts that all variants sample it with.
+
+    latents: (frames, 4, side, side). cross_frame: inputs of the CrossFrameAttention node.
+    """
+
+    model: object
+    prompts: tuple
+    latents: torch.Tensor
+    steps: int
+    cross_frame: dict
+
+    @classmethod
+    def random(cls, options: argparse.Namespace) -> "Clip":
+        """What the options name, always the same."""
+        subject = SUBJECTS[options.model]
+        model, prompts = load(subject)
+        size = options.frames, 4, subject.side, subject.side
+        latents = torch.randn(size, generator=torch.Generator().manual_seed(0))
+        chosen = {"references": options.references, "layers": options.layers}
+        return cls(model, prompts, latents, options.steps, chosen)
+
+    @property
+    def unet(self) -> torch.nn.Module:
+        """The U-Net inside of the MODEL."""
+        return self.model.model.diffusion_model
+
+    def patched(self, frames_per_batch: int = 0):
+        """The MODEL with cross-frame attention."""
+        from ..nodes.attention import CrossFrameAttention
+
         return CrossFrameAttention.execute(
-            model=model,
-            references=options.references,
+            model=self.model,
             include_self=False,
-            layers=options.layers,
             start_percent=0.0,
             end_percent=1.0,
             frames_per_batch=frames_per_batch,
+            **self.cross_frame,
         ).args[0]
 
-    def plain_frames() -> torch.Tensor:
-        parts = [stock(model, prompts, clip[i : i + 1], options.steps) for i in range(len(clip))]
-        return torch.cat(parts)
+    def parts(self, frames: int) -> torch.Tensor:
+        """Sampled without cross-frame attention, some frames after the others."""
+        parts = self.latents.split(frames)
+        return torch.cat([stock(self.model, self.prompts, part, self.steps) for part in parts])
 
+    def floor(self) -> int:
+        """FLOP that cross-frame attention needs beyond plain img2img, and no implementation less.
+
+        A frame that attends to k frames computes k times the attention weights; keys and values
+        are projected once per frame. Per layer and cond 4 x (k - 1) x tokens^2 x channels.
+        """
+        from ..attention.compose import simplest
+        from ..hosts.comfy.settings import KEY
+
+        settings = self.patched().model_options[KEY]
+        frames, _, height, width = self.latents.shape
+        counts = [len(simplest(settings.policy.references(frame))) for frame in range(frames)]
+        per_frame = sum(
+            4 * attn1.tokens(height, width) ** 2 * attn1.channels for attn1 in settings.layers
+        )
+        return CFG * self.steps * per_frame * sum(count - 1 for count in counts)
+
+
+def variants(clip: Clip, options: argparse.Namespace) -> list[Row]:
+    """Every way to sample the clip, plain img2img first."""
+    frames = len(clip.latents)
+    chunks = [n for n in CHUNKS if n < frames] + [frames]
     rows = [
-        Row(PLAIN, plain_frames),
-        Row("plain, one batch", lambda: stock(model, prompts, clip, options.steps)),
-        Row("frame by frame", lambda: ours(patched(0), prompts, clip, options.steps)),
+        Row(PLAIN, lambda: clip.parts(1)),
+        Row("plain, 4 at once", lambda: clip.parts(4)),
+        Row(PLAIN_BATCH, lambda: clip.parts(frames)),
+        Row("frame by frame", _sampling(clip, ours, clip.patched())),
+        Row("per step, frames_per_batch 0", _sampling(clip, stock, clip.patched())),
     ]
-    for chunk in (*(n for n in CHUNKS if n < options.frames), options.frames):
-        name = f"per step, {chunk} at once"
-        rows.append(Row(name, _per_step(patched(chunk), prompts, clip, options.steps)))
+    rows += [Row(f"per step, {n} at once", _sampling(clip, stock, clip.patched(n))) for n in chunks]
+    rows += [
+        Row(
+            f"per step, {n} at once, beside another attn1 patch",
+            _sampling(clip, stock, beside_another_patch(clip.patched(n))),
+        )
+        for n in sorted({min(4, frames), frames})
+    ]
+    if options.only:
+        return rows[:1] + [r for r in rows[1:] if any(word in r.name for word in options.only)]
     return rows
 
 
-def _per_step(model, prompts, clip, steps) -> Callable[[], torch.Tensor]:
-    return lambda: stock(model, prompts, clip, steps)
+def _sampling(clip: Clip, sampler: Callable, model) -> Callable[[], torch.Tensor]:
+    return lambda: sampler(model, clip.prompts, clip.latents, clip.steps)
+
+
+def beside_another_patch(model):
+    """The MODEL with an attn1 patch of another pack behind ours, which changes nothing."""
+    patched = model.clone()
+    patched.set_model_attn1_patch(lambda query, context, value, _: (query, context, value))
+    return patched
 
 
 def stock(model, prompts, clip, steps) -> torch.Tensor:
@@ -157,9 +258,9 @@ def ours(model, prompts, clip, steps) -> torch.Tensor:
     ).args[0]["samples"]
 
 
-def load(name: str) -> tuple:
+def load(subject: Subject) -> tuple:
     """(MODEL, (positive, negative))."""
-    if name == "demo":
+    if subject.family == "demo":
         import nodes
 
         from ..demo.in_comfyui import load_in_comfyui
@@ -167,24 +268,66 @@ def load(name: str) -> tuple:
         model, clip, _, _ = load_in_comfyui()
         texts = ("a neon drawing", "")
         return model, tuple(nodes.CLIPTextEncode().encode(clip, text)[0] for text in texts)
-    prompts = random_prompt(name, seed=1), random_prompt(name, seed=2)
-    return random_model(name, QUARTER), prompts
+    dtype = torch.float16 if torch.cuda.is_available() else torch.float32
+    prompts = tuple(random_prompt(subject.family, seed) for seed in (1, 2))
+    return random_model(subject.family, subject.channels, dtype), prompts
 
 
-def results(rows: list[Row]):
+def measure(rows: list[Row], unet: torch.nn.Module, options: argparse.Namespace) -> None:
+    """Measure every row once, then time all of them, round after round."""
+    for row in tqdm(rows, desc="measure"):
+        with counted_rows(unet) as counted:
+            row.flop = count_flop(row.sample)
+        row.rows = sum(counted)
+        row.peak = peak_bytes(row.sample)
+        if options.kinds:
+            row.seconds_by_kind = seconds_by_kind(row.sample)
+    for _ in tqdm(range(options.rounds), desc="rounds"):
+        for row in rows:
+            row.run()
+
+
+def peer_rows(clip: Clip, options: argparse.Namespace) -> list[Row]:
+    """Other packs on the same clip, after our own rows: some change ComfyUI when imported."""
+    from .peers import ways
+
+    rows = []
+    for name, way in ways(options.packs, clip.model, clip.prompts, clip.latents, clip.steps):
+        if isinstance(way, str):
+            print(f"{name}: not run, {way}")
+        else:
+            rows.append(Row(name, way))
+    plain_again = Row(f"{PLAIN}, beside other packs", lambda: clip.parts(1))
+    measure([plain_again, *rows], clip.unet, options)
+    return [plain_again, *rows]
+
+
+def results(rows: list[Row], floor: int) -> Iterator[dict]:
     """One line per row, as ratios to plain img2img of one frame after another."""
     plain = rows[0]
+    least = 1 + floor / plain.flop
     for row in rows:
-        ratio, flop = min(row.wall) / min(plain.wall), row.flop / plain.flop
+        ratio = min(row.wall) / min(plain.wall)
+        is_plain = row.name.startswith("plain")
         yield {
             "variant": row.name,
             "time": round(ratio, 3),
             "median": round(statistics.median(row.wall) / statistics.median(plain.wall), 3),
             "process time": round(min(row.process) / min(plain.process), 3),
-            "FLOP": round(flop, 3),
-            "efficiency": round(ratio / flop, 3),
+            "FLOP": round(row.flop / plain.flop, 3),
+            "efficiency": round(ratio / (1 if is_plain else least), 3),
+            "rows through the U-Net": round(row.rows / plain.rows, 3),
+            "peak MiB": round(row.peak / 2**20, 1),
             "seconds": round(min(row.wall), 2),
         }
+
+
+def kinds(rows: list[Row]) -> Iterator[dict]:
+    """Where each row's time goes, as parts of the time of plain img2img."""
+    whole = sum(rows[0].seconds_by_kind.values())
+    for row in rows:
+        shares = {kind: round(row.seconds_by_kind[kind] / whole, 3) for kind in (*KINDS, REST)}
+        yield {"variant": row.name, **shares}
 
 
 def as_markdown(table: list[dict]) -> str:

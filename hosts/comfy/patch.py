@@ -1,16 +1,17 @@
 """Attach cross-frame attention to a MODEL.
 
-What is attached, to a clone of the MODEL: frozen settings, one attn1 patch and three sampling
-wrappers. Patch and wrappers are plain functions without state (see `sampling.py`).
+What is attached, to a clone of the MODEL: frozen settings, one attn1 patch and four wrappers.
+Patch and wrappers are plain functions without state (see `attn1.py` and `sampling.py`).
 """
 
 from comfy.patcher_extension import WrappersMP
 
 from ...attention import LAYER_SETS, Storage, reference_policy, with_scenes
+from .attn1 import attend, share_projections
 from .budget import budget_memory
 from .continuation import state_at
 from .errors import BadInputError
-from .sampling import attend, evaluate_clip, run_sampling
+from .sampling import evaluate_clip, run_sampling
 from .settings import BANK_DEVICES, KEY, NODE, Settings
 from .unet import self_attention_layers
 
@@ -86,4 +87,5 @@ def attach_settings(model, settings: Settings):
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, run_sampling)
     patched.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, budget_memory)
     patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, evaluate_clip)
+    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, share_projections)
     return patched

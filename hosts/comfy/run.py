@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ...attention import Evaluation, Run
+from ...attention import Evaluation, Layer, Run
 from .conditions import ControlCopies
 from .continuation import ANEW, NOTHING, Continuation
 from .errors import BadInputError
@@ -85,9 +85,13 @@ class ComfyRun(Run):
 
 @dataclass(frozen=True)
 class ComfyEvaluation(Evaluation):
-    """An evaluation that can tell ComfyUI's conds apart (see `name_conds`)."""
+    """An evaluation that can tell ComfyUI's conds apart (see `name_conds`).
+
+    shared: layers whose projections rows share (see `attn1.py`).
+    """
 
     names: dict
+    shared: frozenset[Layer] = frozenset()
 
 
 def new_run(

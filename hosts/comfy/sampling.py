@@ -1,8 +1,7 @@
 """Sampling with cross-frame attention, all frames of a clip per step.
 
-The functions here are the wrappers and the attn1 patch that a patched MODEL carries. They have
-no state: whatever changes lives in a `ComfyRun`, which is born when a sampling starts and gone
-when it ends.
+The functions here are wrappers that a patched MODEL carries. They have no state: whatever
+changes lives in a `ComfyRun`, which is born when a sampling starts and gone when it ends.
 """
 
 import logging
@@ -11,6 +10,7 @@ import torch
 from comfy.model_patcher import create_model_options_clone
 
 from ...attention import Layer
+from .attn1 import without_replaced
 from .budget import plan_batches
 from .conditions import check_conditions, conds_of_frames, name_conds
 from .continuation import Continuation
@@ -151,30 +151,4 @@ def layers_in_use(run: ComfyRun, timestep, model_options: dict) -> frozenset[Lay
     full_range = settings.start_percent <= 0 and settings.end_percent >= 1
     if not full_range and not run.active(float(timestep[0])):
         return frozenset()
-    replaced = model_options["transformer_options"].get("patches_replace", {}).get("attn1", {})
-    return frozenset(
-        layer
-        for layer in settings.addresses
-        if tuple(layer) not in replaced and tuple(layer)[:2] not in replaced
-    )
-
-
-# What is remembered changes with every call: nothing a compiler may bake in.
-@torch.compiler.disable
-def attend(query, context, value, extra_options: dict):
-    """attn1 patch: replace the tokens that keys and values are projected from.
-
-    query, context, value: (rows, tokens, channels). Returns the three with context and value
-    of (rows, k * tokens, channels).
-    """
-    evaluation = extra_options.get(KEY)
-    if not isinstance(evaluation, ComfyEvaluation):
-        return query, context, value  # a call of the model outside of a sampling
-    layer = Layer(*extra_options["block"], extra_options["block_index"])
-    labels = zip(extra_options["cond_or_uncond"], extra_options["uuids"])
-    # A cond that another node's wrapper brings in later has no name; its label will do.
-    entries = [evaluation.names.get(label, label) for label in labels]
-    if value is context:
-        (context,) = evaluation.attend(layer, entries, (context,))
-        return query, context, context
-    return query, *evaluation.attend(layer, entries, (context, value))
+    return without_replaced(settings.addresses, model_options["transformer_options"])

@@ -1,0 +1,118 @@
+"""Tensor math: rows that share reference rows, so that each is projected only once.
+
+`collect` stands before the projection of keys and values, `attend_to_rows` after it; between them
+lies whatever projects. Together they are what `gather` and plain attention are: concatenation over
+tokens commutes with a projection that acts on each token by itself.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .compose import Name, positions, simplest
+
+# For every row of a batch, where its reference rows lie.
+Rows = list[tuple[int, ...]]
+# Plain attention: (b, queries, channels), (b, keys, channels) twice -> (b, queries, channels).
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def collect(
+    own: Tensor,
+    names: Sequence[Name],
+    references: Sequence[tuple[Name, ...]],
+    kept: Mapping[Name, Tensor],
+) -> tuple[Tensor, Rows]:
+    """Collect the reference rows of a batch, each of them once.
+
+    Takes what `gather` takes, and raises what it raises. Returns (m, tokens, channels) with
+    m <= n + len(kept), and for every row of the batch the positions of its references among
+    these m, for `attend_to_rows`.
+    """
+    position = positions(own, names, references, kept)
+    rows = [simplest(row) for row in references]
+    wanted = list(dict.fromkeys(name for row in rows for name in row))
+    if all(name in position for name in wanted) and 2 * len(wanted) > len(names):
+        # To project a few rows that nobody attends to costs less than to copy all the others.
+        return own, [tuple(position[name] for name in row) for row in rows]
+    place = {name: number for number, name in enumerate(wanted)}
+    sources = [own[position[name]] if name in position else kept[name] for name in wanted]
+    return torch.stack(sources), [tuple(place[name] for name in row) for row in rows]
+
+
+def attend_to_rows(
+    query: Tensor, key: Tensor, value: Tensor, rows: Rows, attention: Attention
+) -> Tensor:
+    """Let every row of queries attend to its reference rows, by as little work as it takes.
+
+    query: (n, q, channels). key, value: (m, tokens, channels), projected reference rows. rows:
+    for each of the n, the positions of its references among the m. attention: plain attention,
+    of as many batches as it is given.
+    Returns (n, q, channels). Raises ValueError if the rows are not those of the queries.
+
+    Rows with the same references share one set of keys: their queries are laid end to end. What
+    then has equally many queries and keys makes one batch, so nothing is repeated or masked.
+    """
+    n, q, _ = query.shape
+    if len(rows) != n:
+        raise ValueError(f"{n} rows of queries need {n} rows of references, not {len(rows)}")
+    batches = list(_alike(rows))
+    if len(batches) == 1 and batches[0].readers == list(range(n)):
+        return _attend(query, key, value, batches[0], attention)
+    attended = query.new_empty(n, q, value.shape[-1])
+    for batch in batches:
+        output = _attend(query, key, value, batch, attention)
+        for row, of_row in zip(batch.readers, output, strict=True):
+            attended[row] = of_row
+    return attended
+
+
+class Batch(NamedTuple):
+    """Groups of rows that attend together: each has as many rows, and as many references.
+
+    readers: the rows, group after group. references: places of the groups' references.
+    """
+
+    groups: int
+    readers: list[int]
+    references: list[int]
+
+
+def _alike(rows: Rows) -> Iterator[Batch]:
+    """Group rows that have the same references, and batch groups of the same size."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for row, references in enumerate(rows):
+        groups.setdefault(references, []).append(row)
+    sizes: dict[tuple[int, int], list[tuple[int, ...]]] = {}
+    for references, group in groups.items():
+        sizes.setdefault((len(group), len(references)), []).append(references)
+    for alike in sizes.values():
+        readers = [row for references in alike for row in groups[references]]
+        yield Batch(len(alike), readers, [place for references in alike for place in references])
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, batch: Batch, attention: Attention
+) -> Tensor:
+    """Attention of the rows of one batch, in the batch's order. Returns (readers, q, channels)."""
+    g = batch.groups
+    # r rows in a group: (g * r, q, channels) -> (g, r * q, channels)
+    queries = _take(query, batch.readers).reshape(g, -1, query.shape[-1])
+    # k references of a group: (g * k, tokens, channels) -> (g, k * tokens, channels)
+    keys = _take(key, batch.references).reshape(g, -1, key.shape[-1])
+    values = _take(value, batch.references).reshape(g, -1, value.shape[-1])
+    # (g, r * q, channels) -> (g * r, q, channels)
+    return attention(queries, keys, values).reshape(len(batch.readers), query.shape[1], -1)
+
+
+def _take(tensor: Tensor, rows: Sequence[int]) -> Tensor:
+    """Rows of a tensor in a given order: a view of it where they follow one another.
+
+    Slices rather than an index, which would have to be brought to the device first.
+    """
+    edges = [0, *(i for i in range(1, len(rows)) if rows[i] != rows[i - 1] + 1), len(rows)]
+    runs = [tensor[rows[a] : rows[b - 1] + 1] for a, b in pairwise(edges)]
+    return runs[0] if len(runs) == 1 else torch.cat(runs)

@@ -1,0 +1,115 @@
+"""What a patched MODEL does inside each self-attention layer: attn1 patch and attn1 replacement.
+
+Two ways lead to the same numbers. The *compatible* one is the attn1 patch alone: it hands every
+row the hidden states of its references, and ComfyUI projects and attends as ever, whatever other
+patches are there. In the *shared* one the patch hands on every reference once, ComfyUI projects
+them, and an attn1 replacement lets the rows attend to them together. It is taken, layer by layer,
+where nobody else stands between the two.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import comfy.ldm.modules.attention
+import torch
+
+from ...attention import Layer, attend_to_rows
+from .run import ComfyEvaluation
+from .settings import KEY
+
+# Where the patch leaves word for the replacement: in the dict that ComfyUI makes for one pass
+# through one layer, and hands to both.
+ROWS = f"{KEY}_rows"
+COMPILED = "torch.compile"  # key of the wrapper that TorchCompileModel and others add
+
+
+def without_replaced(layers: Iterable[Layer], transformer_options: dict) -> frozenset[Layer]:
+    """Those of the layers whose attention no patch has replaced."""
+    replaced = transformer_options.get("patches_replace", {}).get("attn1", {})
+    return frozenset(
+        layer
+        for layer in layers
+        if tuple(layer) not in replaced and tuple(layer)[:2] not in replaced
+    )
+
+
+def share_projections(
+    executor, x, t, c_concat, c_crossattn, control, transformer_options, *args, **kwargs
+):
+    """APPLY_MODEL wrapper: replace attention, for this call, in the layers that may be shared.
+
+    Here, and not earlier, because what conds bring with them (hooks) has joined in by now.
+    """
+    options = _with_shared_layers(transformer_options)
+    return executor(x, t, c_concat, c_crossattn, control, options, *args, **kwargs)
+
+
+def _with_shared_layers(options: dict) -> dict:
+    """Transformer options in which attention is replaced where nobody else has a say in it."""
+    evaluation = options.get(KEY)
+    if not isinstance(evaluation, ComfyEvaluation) or not _may_share(options):
+        return options
+    free = without_replaced(evaluation.layers, options)
+    replaced = options.get("patches_replace", {})
+    attn1 = {**replaced.get("attn1", {}), **{tuple(layer): attend_shared for layer in free}}
+    return {
+        **options,
+        KEY: replace(evaluation, shared=free),
+        "patches_replace": {**replaced, "attn1": attn1},
+    }
+
+
+def _may_share(options: dict) -> bool:
+    """Whether what the attn1 patch returns goes straight to the projections, in every call.
+
+    A patch that comes after ours expects one row of tokens for every row of the batch; and a
+    compiled model may go on with the replacements that it saw in another call.
+    """
+    patches = options.get("patches", {}).get("attn1_patch", [])
+    compiled = COMPILED in options.get("wrappers", {}).get("apply_model", {})
+    return bool(patches) and patches[-1] is attend and not compiled
+
+
+# What is remembered changes with every call: nothing a compiler may bake in.
+@torch.compiler.disable
+def attend(query, context, value, extra_options: dict):
+    """attn1 patch: replace the tokens that keys and values are projected from.
+
+    query, context, value: (rows, tokens, channels). Returns the three with context and value
+    of (rows, k * tokens, channels); in shared layers (m, tokens, channels), each reference once.
+    """
+    evaluation = extra_options.get(KEY)
+    if not isinstance(evaluation, ComfyEvaluation):
+        return query, context, value  # a call of the model outside of a sampling
+    layer = Layer(*extra_options["block"], extra_options["block_index"])
+    labels = zip(extra_options["cond_or_uncond"], extra_options["uuids"])
+    # A cond that another node's wrapper brings in later has no name; its label will do.
+    entries = [evaluation.names.get(label, label) for label in labels]
+    tokens = (context,) if value is context else (context, value)
+    if layer in evaluation.shared:
+        tokens, extra_options[ROWS] = evaluation.collect(layer, entries, tokens)
+    else:
+        tokens = evaluation.attend(layer, entries, tokens)
+    return query, tokens[0], tokens[-1]
+
+
+@torch.compiler.disable
+def attend_shared(query, key, value, extra_options: dict):
+    """attn1 replacement: every row attends to its references, which were projected once.
+
+    query: (rows, q, channels). key, value: (m, tokens, channels). Returns (rows, q, channels),
+    by whatever attention ComfyUI was started with, or another node has put in its place.
+    """
+
+    def attention(queries, keys, values):
+        # Looked up at every call: there are packs that put another function there.
+        return comfy.ldm.modules.attention.optimized_attention(
+            queries,
+            keys,
+            values,
+            extra_options["n_heads"],
+            attn_precision=extra_options["attn_precision"],
+            transformer_options=extra_options,
+        )
+
+    return attend_to_rows(query, key, value, extra_options[ROWS], attention)
