@@ -14,8 +14,9 @@ import comfy.ldm.modules.attention
 import torch
 
 from ...attention import Layer, attend_to_rows
+from .errors import BadInputError
 from .run import ComfyEvaluation
-from .settings import KEY
+from .settings import KEY, NODE
 
 # Where the patch leaves word for the replacement: in the dict that ComfyUI makes for one pass
 # through one layer, and hands to both.
@@ -39,9 +40,12 @@ def share_projections(
     """APPLY_MODEL wrapper: replace attention, for this call, in the layers that may be shared.
 
     Here, and not earlier, because what conds bring with them (hooks) has joined in by now.
+    Raises BadInputError if the call went past cross-frame attention.
     """
     options = _with_shared_layers(transformer_options)
-    return executor(x, t, c_concat, c_crossattn, control, options, *args, **kwargs)
+    output = executor(x, t, c_concat, c_crossattn, control, options, *args, **kwargs)
+    _check_reached(options)
+    return output
 
 
 def _with_shared_layers(options: dict) -> dict:
@@ -66,8 +70,30 @@ def _may_share(options: dict) -> bool:
     compiled model may go on with the replacements that it saw in another call.
     """
     patches = options.get("patches", {}).get("attn1_patch", [])
-    compiled = COMPILED in options.get("wrappers", {}).get("apply_model", {})
-    return bool(patches) and patches[-1] is attend and not compiled
+    return bool(patches) and patches[-1] is attend and not _is_compiled(options)
+
+
+def _is_compiled(options: dict) -> bool:
+    return COMPILED in options.get("wrappers", {}).get("apply_model", {})
+
+
+def _check_reached(options: dict) -> None:
+    """Raise BadInputError if a compiled model has never come to an attn1 patch in this run.
+
+    ComfyUI's node compiles without looking at patches again, so that what was compiled for a
+    MODEL without any goes on without them.
+    """
+    evaluation = options.get(KEY)
+    if not isinstance(evaluation, ComfyEvaluation) or evaluation.run.reached:
+        return
+    if _is_compiled(options):
+        raise BadInputError(
+            NODE,
+            "model",
+            "it runs code that was compiled earlier for a MODEL without cross-frame attention.",
+            "Take TorchCompileModel out of the branch without cross-frame attention, and restart "
+            "ComfyUI.",
+        )
 
 
 # What is remembered changes with every call: nothing a compiler may bake in.
@@ -81,6 +107,7 @@ def attend(query, context, value, extra_options: dict):
     evaluation = extra_options.get(KEY)
     if not isinstance(evaluation, ComfyEvaluation):
         return query, context, value  # a call of the model outside of a sampling
+    evaluation.run.reached = True
     layer = Layer(*extra_options["block"], extra_options["block_index"])
     labels = zip(extra_options["cond_or_uncond"], extra_options["uuids"])
     # A cond that another node's wrapper brings in later has no name; its label will do.

@@ -96,6 +96,16 @@ def test_compiled(sd15, prompts):
         assert tiny.error(sample(model, *prompts, latent), expected) < 1e-4
 
 
+def test_compiled_before_for_a_model_without_us(sd15, prompts):
+    """ComfyUI's node compiles patches in and looks at them no more: an error, not plain frames."""
+    torch._dynamo.reset()
+    model = compiled(sd15)
+    tiny.ksampler(model, *prompts, tiny.clip(3))
+    with pytest.raises(ValueError, match=r"^CrossFrameAttention: input 'model'.*TorchCompileModel"):
+        tiny.ksampler(tiny.patch(model), *prompts, tiny.clip(3))
+    torch._dynamo.reset()
+
+
 def test_token_merging(sd15, prompts, monkeypatch):
     """ToMe merges queries only. Which, it draws at random for every call; here it does not."""
     from comfy_extras import nodes_tomesd
