@@ -10,8 +10,9 @@ the same t and l, nothing else. So two orders of work are valid, and both are th
 """
 
 import logging
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -24,6 +25,8 @@ from .state import State, frozen
 from .storage import Storage
 
 log = logging.getLogger("crossframe")
+
+Made = TypeVar("Made")
 
 
 class StepMismatchError(RuntimeError):
@@ -180,13 +183,9 @@ class Evaluation:
         if layer not in self.layers:
             return tokens
         names = self._names(layer, entries, tokens)
-        references, kept = self._references_of(names)
-        attended = tuple(
-            gather(stream, names, references, {name: kept[name][number] for name in kept})
-            for number, stream in enumerate(tokens)
-        )
+        attended = self._of_references(gather, names, tokens)
         self._keep(names, tokens)
-        return attended
+        return tuple(attended)
 
     def collect(
         self, layer: Layer, entries: Sequence[Hashable], tokens: Tokens
@@ -198,14 +197,7 @@ class Evaluation:
         among the m the references of each row lie.
         """
         names = self._names(layer, entries, tokens)
-        references, kept = self._references_of(names)
-        collected, rows = zip(
-            *(
-                collect(stream, names, references, {name: kept[name][number] for name in kept})
-                for number, stream in enumerate(tokens)
-            ),
-            strict=True,
-        )
+        collected, rows = zip(*self._of_references(collect, names, tokens), strict=True)
         self._keep(names, tokens)
         return collected, rows[0]
 
@@ -224,13 +216,17 @@ class Evaluation:
             self.run.recall(key, tokens[0].device)
         return [(key, frame) for key in keys for frame in self.frames]
 
-    def _references_of(
-        self, names: Sequence[tuple[Key, int]]
-    ) -> tuple[list[tuple[tuple[Key, int], ...]], dict[tuple[Key, int], Tokens]]:
-        """The references of rows, and the tokens of those that are not in the batch."""
+    def _of_references(
+        self, function: Callable[..., Made], names: Sequence[tuple[Key, int]], tokens: Tokens
+    ) -> list[Made]:
+        """What `gather` or `collect` makes of each tensor, for rows that go by (key, frame)."""
         references = [self._references(key, frame) for key, frame in names]
         outside = {name for row in references for name in row}.difference(names)
-        return references, {name: self.run.bank.load(*name) for name in outside}
+        kept = {name: self.run.bank.load(*name) for name in outside}
+        return [
+            function(stream, names, references, {name: kept[name][number] for name in outside})
+            for number, stream in enumerate(tokens)
+        ]
 
     def _references(self, key: Key, frame: int) -> tuple[tuple[Key, int], ...]:
         """The frame's references, or the frame alone where not all of them are to be had."""

@@ -83,11 +83,14 @@ def main() -> None:
     options = parse_options()
     start_comfyui(options.attention, options.threads)
     with torch.inference_mode():
-        clip = Clip.random(options)
+        subject = SUBJECTS[options.model]
+        chosen = {"references": options.references, "layers": options.layers}
+        clip = Clip.random(load(subject), options.frames, options.steps, subject.side, chosen)
         rows = variants(clip, options)
-        measure(rows, clip.unet, options)
-        others = peer_rows(clip, options) if options.packs else []
-    table = list(results(rows + others, clip.floor()))
+        if options.packs:
+            rows += peer_rows(clip, options.packs)
+        measure(rows, clip.unet, options.rounds, options.kinds)
+    table = list(results(rows, clip.floor()))
     print(f"{options.model}, {options.frames} frames, {options.steps} steps, {options.attention}")
     print(as_markdown(table))
     if options.kinds:
@@ -145,14 +148,11 @@ class Clip:
     cross_frame: dict
 
     @classmethod
-    def random(cls, options: argparse.Namespace) -> "Clip":
-        """What the options name, always the same."""
-        subject = SUBJECTS[options.model]
-        model, prompts = load(subject)
-        size = options.frames, 4, subject.side, subject.side
-        latents = torch.randn(size, generator=torch.Generator().manual_seed(0))
-        chosen = {"references": options.references, "layers": options.layers}
-        return cls(model, prompts, latents, options.steps, chosen)
+    def random(cls, loaded: tuple, frames: int, steps: int, side: int, chosen: dict) -> "Clip":
+        """A clip of random latents, always the same. loaded: as `load` returns it."""
+        generator = torch.Generator().manual_seed(0)
+        latents = torch.randn(frames, 4, side, side, generator=generator)
+        return cls(*loaded, latents, steps, chosen)
 
     @property
     def unet(self) -> torch.nn.Module:
@@ -163,14 +163,17 @@ class Clip:
         """The MODEL with cross-frame attention."""
         from ..nodes.attention import CrossFrameAttention
 
-        return CrossFrameAttention.execute(
-            model=self.model,
-            include_self=False,
-            start_percent=0.0,
-            end_percent=1.0,
-            frames_per_batch=frames_per_batch,
-            **self.cross_frame,
-        ).args[0]
+        inputs = {
+            "references": "first + previous",
+            "include_self": False,
+            "layers": "up",
+            "start_percent": 0.0,
+            "end_percent": 1.0,
+            "frames_per_batch": frames_per_batch,
+        }
+        return CrossFrameAttention.execute(model=self.model, **{**inputs, **self.cross_frame}).args[
+            0
+        ]
 
     def parts(self, frames: int) -> torch.Tensor:
         """Sampled without cross-frame attention, some frames after the others."""
@@ -178,10 +181,10 @@ class Clip:
         return torch.cat([stock(self.model, self.prompts, part, self.steps) for part in parts])
 
     def floor(self) -> int:
-        """FLOP that cross-frame attention needs beyond plain img2img, and no implementation less.
+        """FLOP that cross-frame attention takes beyond plain img2img if nothing is done twice.
 
-        A frame that attends to k frames computes k times the attention weights; keys and values
-        are projected once per frame. Per layer and cond 4 x (k - 1) x tokens^2 x channels.
+        A frame that attends to k frames takes k times the products of attention, for each layer
+        and cond 4 x k x tokens^2 x channels; keys and values are projected once per frame.
         """
         from ..attention.compose import simplest
         from ..hosts.comfy.settings import KEY
@@ -203,14 +206,14 @@ def variants(clip: Clip, options: argparse.Namespace) -> list[Row]:
         Row(PLAIN, lambda: clip.parts(1)),
         Row("plain, 4 at once", lambda: clip.parts(4)),
         Row(PLAIN_BATCH, lambda: clip.parts(frames)),
-        Row("frame by frame", _sampling(clip, ours, clip.patched())),
-        Row("per step, frames_per_batch 0", _sampling(clip, stock, clip.patched())),
+        Row("frame by frame", sampling(clip, ours, clip.patched())),
+        Row("per step, frames_per_batch 0", sampling(clip, stock, clip.patched())),
     ]
-    rows += [Row(f"per step, {n} at once", _sampling(clip, stock, clip.patched(n))) for n in chunks]
+    rows += [Row(f"per step, {n} at once", sampling(clip, stock, clip.patched(n))) for n in chunks]
     rows += [
         Row(
             f"per step, {n} at once, beside another attn1 patch",
-            _sampling(clip, stock, beside_another_patch(clip.patched(n))),
+            sampling(clip, stock, beside_another_patch(clip.patched(n))),
         )
         for n in sorted({min(4, frames), frames})
     ]
@@ -219,7 +222,8 @@ def variants(clip: Clip, options: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def _sampling(clip: Clip, sampler: Callable, model) -> Callable[[], torch.Tensor]:
+def sampling(clip: Clip, sampler: Callable, model) -> Callable[[], torch.Tensor]:
+    """A call that samples the clip. sampler: `stock` or `ours`."""
     return lambda: sampler(model, clip.prompts, clip.latents, clip.steps)
 
 
@@ -273,33 +277,31 @@ def load(subject: Subject) -> tuple:
     return random_model(subject.family, subject.channels, dtype), prompts
 
 
-def measure(rows: list[Row], unet: torch.nn.Module, options: argparse.Namespace) -> None:
+def measure(rows: list[Row], unet: torch.nn.Module, rounds: int, with_kinds: bool = False) -> None:
     """Measure every row once, then time all of them, round after round."""
-    for row in tqdm(rows, desc="measure"):
+    for row in tqdm(rows, desc="measure", leave=False):
         with counted_rows(unet) as counted:
             row.flop = count_flop(row.sample)
         row.rows = sum(counted)
         row.peak = peak_bytes(row.sample)
-        if options.kinds:
+        if with_kinds:
             row.seconds_by_kind = seconds_by_kind(row.sample)
-    for _ in tqdm(range(options.rounds), desc="rounds"):
+    for _ in tqdm(range(rounds), desc="rounds", leave=False):
         for row in rows:
             row.run()
 
 
-def peer_rows(clip: Clip, options: argparse.Namespace) -> list[Row]:
-    """Other packs on the same clip, after our own rows: some change ComfyUI when imported."""
+def peer_rows(clip: Clip, packs: Path) -> list[Row]:
+    """Other packs on the same clip; for those that do not run, the reason is printed."""
     from .peers import ways
 
     rows = []
-    for name, way in ways(options.packs, clip.model, clip.prompts, clip.latents, clip.steps):
+    for name, way in ways(packs.expanduser(), clip.model, clip.prompts, clip.latents, clip.steps):
         if isinstance(way, str):
             print(f"{name}: not run, {way}")
         else:
             rows.append(Row(name, way))
-    plain_again = Row(f"{PLAIN}, beside other packs", lambda: clip.parts(1))
-    measure([plain_again, *rows], clip.unet, options)
-    return [plain_again, *rows]
+    return rows
 
 
 def results(rows: list[Row], floor: int) -> Iterator[dict]:

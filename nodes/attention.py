@@ -71,8 +71,8 @@ class CrossFrameAttention(io.ComfyNode):
                     min=0,
                     max=4096,
                     tooltip="How many frames the model works on at once; the result is the "
-                    "same. 0 takes as many as fit in memory. Lower it if memory runs out. "
-                    "CrossFrame's own samplers always take one frame at a time.",
+                    "same. 0 takes what is fastest of what fits in memory. Lower it if memory "
+                    "runs out. CrossFrame's own samplers always take one frame at a time.",
                 ),
                 io.Combo.Input(
                     "bank_device",

@@ -41,6 +41,7 @@ STATE = "tests/comfyui/test_state.py"
 STATE_FILES = "tests/comfyui/test_state_files.py"
 STATE_GRAPHS = "tests/comfyui/test_state_graphs.py"
 NEIGHBOURS = "tests/comfyui/test_neighbours.py"
+SHARED = "tests/comfyui/test_shared_projections.py"
 
 DEFECTS = [
     Defect(
@@ -282,6 +283,55 @@ DEFECTS = [
         "        record.discard()\n",
         "        pass\n",
         STATE_GRAPHS,
+    ),
+    Defect(
+        "rows that share keys come out in the order in which they were run",
+        "attention/shared.py",
+        "zip(batch.readers, output, strict=True)",
+        "zip(sorted(batch.readers), output, strict=True)",
+        SHARED,
+    ),
+    Defect(
+        "keys and values are projected for every row that attends to them",
+        "hosts/comfy/attn1.py",
+        "free = without_replaced(evaluation.layers, options)",
+        "free = frozenset()",
+        SHARED,
+    ),
+    Defect(
+        "the fast path beside another attn1 patch",
+        "hosts/comfy/attn1.py",
+        "bool(patches) and patches[-1] is attend and",
+        "attend in patches and",
+        SHARED,
+    ),
+    Defect(
+        "the fast path over another node's attention",
+        "hosts/comfy/attn1.py",
+        "if tuple(layer) not in replaced and tuple(layer)[:2] not in replaced",
+        "if True",
+        SHARED,
+    ),
+    Defect(
+        "the fast path in a compiled model",
+        "hosts/comfy/attn1.py",
+        "patches[-1] is attend and not _is_compiled(options)",
+        "patches[-1] is attend",
+        NEIGHBOURS,
+    ),
+    Defect(
+        "the fast path puts plain attention in place of the user's",
+        "hosts/comfy/attn1.py",
+        "            transformer_options=extra_options,\n",
+        "",
+        SHARED,
+    ),
+    Defect(
+        "all frames at once on a processor",
+        "hosts/comfy/memory.py",
+        'return min(frames, FRAMES_ON_A_PROCESSOR) if device_type == "cpu" else frames',
+        "return frames",
+        MEMORY,
     ),
 ]
 

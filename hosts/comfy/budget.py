@@ -8,7 +8,7 @@ import torch
 from comfy.sampler_helpers import get_additional_models
 
 from ...attention.references import frames_kept
-from .memory import batches, frames_that_fit
+from .memory import batches, fastest, frames_that_fit
 from .run import ComfyRun, run_of
 
 log = logging.getLogger("crossframe")
@@ -34,7 +34,7 @@ def budget_memory(executor, model, noise_shape, conds, *args, **kwargs):
             entries = sum(len(cond) for cond in conds.values())
             dtype = model.model.get_dtype_inference()
             run.expect_bank(evaluation_bytes(run, entries, noise_shape, dtype))
-            at_most = frames_per_batch(run, model.model, noise_shape, free)
+            at_most = frames_per_batch(run, model.model, noise_shape, free, model.load_device)
             if at_most == run.rows and run.state is None:
                 run.expect_bank(0)  # nothing is left to another batch
             noise_shape = [at_most, *noise_shape[1:]]
@@ -59,11 +59,12 @@ def evaluation_bytes(run: ComfyRun, entries: int, shape, dtype: torch.dtype) -> 
     return entries * per_frame * frames_kept(run.last_readers, run.start)
 
 
-def frames_per_batch(run: ComfyRun, model, shape, free: float) -> int:
-    """Frames to run in one batch: the user's number, or as many as fit with cond and uncond.
+def frames_per_batch(run: ComfyRun, model, shape, free: float, device: torch.device) -> int:
+    """Frames to run in one batch: the user's number, or what is fastest of what fits.
 
-    All of them if another node needs that, as without cross-frame attention.
-    model: ComfyUI's BaseModel. shape: of the clip's latent. free: bytes on its device.
+    What fits is counted with cond and uncond together. All of them if another node needs that,
+    as without cross-frame attention. model: ComfyUI's BaseModel. shape: of the clip's latent.
+    free: bytes on the device that computes.
     """
     if run.settings.frames_per_batch > 0:
         return min(run.settings.frames_per_batch, run.rows)
@@ -73,10 +74,11 @@ def frames_per_batch(run: ComfyRun, model, shape, free: float) -> int:
     def required(frames: int) -> float:
         return model.memory_required([2 * frames, *shape[1:]])
 
-    whole = frames_that_fit(required, free, run.rows)
+    at_most = fastest(device.type, run.rows)
+    whole = frames_that_fit(required, free, at_most)
     if whole == run.rows and run.state is None:
         return whole  # and no bank is needed
-    return frames_that_fit(required, free - run.bank_bytes, run.rows)
+    return frames_that_fit(required, free - run.bank_bytes, at_most)
 
 
 def plan_batches(run: ComfyRun, model, x) -> list[range]:
@@ -86,7 +88,7 @@ def plan_batches(run: ComfyRun, model, x) -> list[range]:
     else happens to memory while it goes on.
     """
     free = model.current_patcher.get_free_memory(x.device)
-    parts = batches(run.rows, frames_per_batch(run, model, x.shape, free), run.offset)
+    parts = batches(run.rows, frames_per_batch(run, model, x.shape, free, x.device), run.offset)
     log.info(
         "Cross-frame attention: %d frames per step, in batches of up to %d.",
         run.rows,

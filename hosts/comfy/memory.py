@@ -1,11 +1,25 @@
-"""How many frames of a clip are run in one batch, by ComfyUI's own memory estimate."""
+"""How many frames of a clip are run in one batch: what runs fastest of what fits.
+
+What fits, ComfyUI's own memory estimate tells.
+"""
 
 import math
 from collections.abc import Callable
 from itertools import pairwise
 
+# More frames at once are slower there, as they leave its caches: docs/speed.md.
+FRAMES_ON_A_PROCESSOR = 8
 # ComfyUI puts conds into one batch only if 1.5 times their estimate is free.
 HEADROOM = 1.5
+
+
+def fastest(device_type: str, frames: int) -> int:
+    """The most frames, 1 to `frames`, beyond which a batch gets slower, however much would fit.
+
+    device_type: of the device that computes, "cpu", "cuda", ... Measured on processors; on
+    graphics cards a larger batch is taken not to be slower.
+    """
+    return min(frames, FRAMES_ON_A_PROCESSOR) if device_type == "cpu" else frames
 
 
 def frames_that_fit(required: Callable[[int], float], free: float, frames: int) -> int:

@@ -1,5 +1,6 @@
 """What is remembered between model calls, measured on the tensors themselves."""
 
+import dataclasses
 import gc
 import math
 import types
@@ -148,7 +149,7 @@ def record_budgets(monkeypatch) -> list[int]:
     return asked
 
 
-@pytest.mark.parametrize(("frames_per_batch", "budget"), [(0, 40), (4, 4), (64, 40)])
+@pytest.mark.parametrize(("frames_per_batch", "budget"), [(0, 8), (4, 4), (64, 40)])
 def test_sampling_memory_is_asked_for_one_batch(
     sd15, prompts, monkeypatch, frames_per_batch, budget
 ):
@@ -165,7 +166,7 @@ def test_the_batch_leaves_room_for_controlnets(sd15, canny, prompts, monkeypatch
 
     frame, work = 1_000_000, 3_000_000
     loaded = sd15.model_size() + canny.control_model_wrapped.model_size()
-    total = loaded + work + 10 * 2 * 1.5 * frame + 1  # 10 frames, cond and uncond, headroom
+    total = loaded + work + 5 * 2 * 1.5 * frame + 1  # 5 frames, cond and uncond, headroom
     monkeypatch.setattr(comfy.model_management, "get_total_memory", lambda *_: total)
     monkeypatch.setattr(comfy.model_management, "extra_reserved_memory", lambda: 0)
     monkeypatch.setattr(sd15.model, "memory_required", lambda shape, **_: frame * shape[0])
@@ -176,7 +177,38 @@ def test_the_batch_leaves_room_for_controlnets(sd15, canny, prompts, monkeypatch
     asked = record_budgets(monkeypatch)
     model = tiny.patch(sd15, bank_device="system memory")
     tiny.ksampler(model, *conds, tiny.clip(40, size=SIZE), steps=1)
-    assert asked == [10]
+    assert asked == [5]
+
+
+@pytest.mark.parametrize(
+    ("device", "free", "frames"),
+    [
+        ("cuda", 1e12, 200),  # all that fit
+        ("cuda", 2 * 1.5 * 50 + 1, 46),  # 50 fit, less the bank between batches
+        ("cuda", 0, 1),
+        ("cpu", 1e12, 8),  # the fastest
+        ("cpu", 2 * 1.5 * 5 + 1, 1),
+    ],
+)
+def test_frames_per_batch_0(sd15, device, free, frames):
+    """What fits and runs fastest, on simulated devices where a frame with one cond takes 1 byte."""
+    import torch
+    from crossframe.hosts.comfy.budget import frames_per_batch
+
+    run = types.SimpleNamespace(
+        settings=tiny.patch(sd15).model_options["crossframe"],
+        rows=200,
+        one_batch=False,
+        state=None,
+        bank_bytes=12,
+    )
+    model = types.SimpleNamespace(memory_required=lambda shape: shape[0])
+    shape = (200, 4, 16, 16)
+    assert frames_per_batch(run, model, shape, free, torch.device(device)) == frames
+    run.one_batch = True  # another node needs it, whatever fits
+    assert frames_per_batch(run, model, shape, free, torch.device(device)) == 200
+    run.settings = dataclasses.replace(run.settings, frames_per_batch=3)
+    assert frames_per_batch(run, model, shape, free, torch.device(device)) == 3
 
 
 @pytest.mark.parametrize("order", ["batch", "frames"])

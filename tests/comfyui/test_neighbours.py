@@ -96,6 +96,16 @@ def test_compiled(sd15, prompts):
         assert tiny.error(sample(model, *prompts, latent), expected) < 1e-4
 
 
+def test_compiled_for_a_part_of_the_denoising(sd15, prompts):
+    """Steps with and without cross-frame attention share what was compiled."""
+    latent, part = tiny.clip(3), {"start_percent": 0.0, "end_percent": 0.6, "frames_per_batch": 2}
+    sampling = {"steps": 6, "denoise": 1.0}
+    expected = tiny.ksampler(tiny.patch(sd15, **part), *prompts, latent, **sampling)
+    model = compiled(tiny.patch(sd15, **part))
+    for sample in tiny.ORDERS.values():
+        assert tiny.error(sample(model, *prompts, latent, **sampling), expected) < 1e-4
+
+
 def test_compiled_before_for_a_model_without_us(sd15, prompts):
     """ComfyUI's node compiles patches in and looks at them no more: an error, not plain frames."""
     torch._dynamo.reset()
