@@ -51,7 +51,7 @@ def attend_to_rows(
     query: (n, q, channels). key, value: (m, tokens, channels), projected reference rows. rows:
     for each of the n, the positions of its references among the m. attention: plain attention,
     of as many batches as it is given.
-    Returns (n, q, channels). Raises ValueError if the rows are not those of the queries.
+    Returns (n, q, channels). Raises ValueError if the rows are not those of these tensors.
 
     Rows with the same references share one set of keys: their queries are laid end to end. What
     then has equally many queries and keys makes one batch, so nothing is repeated or masked.
@@ -59,14 +59,19 @@ def attend_to_rows(
     n, q, _ = query.shape
     if len(rows) != n:
         raise ValueError(f"{n} rows of queries need {n} rows of references, not {len(rows)}")
+    if not max(map(max, rows)) < len(key) == len(value):
+        raise ValueError(
+            f"rows attend to row {max(map(max, rows))}, and there are {len(key)} rows of keys and "
+            f"{len(value)} of values"
+        )
     batches = list(_alike(rows))
     if len(batches) == 1 and batches[0].readers == list(range(n)):
         return _attend(query, key, value, batches[0], attention)
     attended = query.new_empty(n, q, value.shape[-1])
     for batch in batches:
         output = _attend(query, key, value, batch, attention)
-        for row, of_row in zip(batch.readers, output, strict=True):
-            attended[row] = of_row
+        for start, stop in _runs(batch.readers):
+            attended[batch.readers[start] : batch.readers[stop - 1] + 1] = output[start:stop]
     return attended
 
 
@@ -113,6 +118,11 @@ def _take(tensor: Tensor, rows: Sequence[int]) -> Tensor:
 
     Slices rather than an index, which would have to be brought to the device first.
     """
-    edges = [0, *(i for i in range(1, len(rows)) if rows[i] != rows[i - 1] + 1), len(rows)]
-    runs = [tensor[rows[a] : rows[b - 1] + 1] for a, b in pairwise(edges)]
+    runs = [tensor[rows[start] : rows[stop - 1] + 1] for start, stop in _runs(rows)]
     return runs[0] if len(runs) == 1 else torch.cat(runs)
+
+
+def _runs(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Where in a list of rows there are rows that follow one another: (start, stop) of each run."""
+    edges = [0, *(i for i in range(1, len(rows)) if rows[i] != rows[i - 1] + 1), len(rows)]
+    return pairwise(edges)

@@ -1,11 +1,12 @@
-"""What the benchmark of consistency makes of numbers it has measured."""
+"""What the benchmarks make of numbers they have measured, and that they measure what they say."""
 
 import csv
 
 import numpy as np
 import pytest
+import torch
 from crossframe.benchmarks import consistency as benchmark
-from crossframe.benchmarks import drift
+from crossframe.benchmarks import drift, measures, speed
 
 
 def row(**changes):
@@ -93,3 +94,50 @@ def test_growth_is_the_ratio_of_errors_at_two_distances():
     (line,) = drift.growth(errors, [1, drift.SETTLED, 48]).splitlines()[2:]
     cells = [cell.split(" ")[0] for cell in line.strip("| ").split(" | ")]
     assert cells == ["x", "2.00", "8.00", "16.0", "2.00", "8.00"]
+
+
+def test_flop_of_attention_are_counted():
+    query, key = torch.randn(2, 3, 16, 8), torch.randn(2, 3, 32, 8)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    with torch.inference_mode():
+        assert (
+            measures.count_flop(lambda: attention(query, key, key)) == 2 * 2 * 2 * 3 * 16 * 32 * 8
+        )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there the device's own count is used")
+def test_the_peak_is_of_what_lives_at_once():
+    weight = torch.ones(1000)  # was there before
+
+    def one_after_the_other():
+        for _ in range(5):
+            (weight * 2).view(10, 100).t()
+
+    def together():
+        kept = [weight + number for number in range(5)]
+        kept[0].mul_(2)
+
+    assert measures.peak_bytes(one_after_the_other) == 4000
+    assert measures.peak_bytes(together) == 5 * 4000
+
+
+def test_kinds_of_kernels():
+    image, weight = torch.randn(1, 8, 64, 64), torch.randn(8, 8, 3, 3)
+
+    def work():
+        features = torch.nn.functional.conv2d(image, weight, padding=1).flatten(2)
+        torch.nn.functional.scaled_dot_product_attention(features, features, features)
+        torch.cat([features @ features.transpose(1, 2)] * 2).exp()
+
+    seconds = measures.seconds_by_kind(work)
+    assert all(seconds[kind] > 0 for kind in ("attention", "convolution", "copies", measures.REST))
+
+
+def test_rows_are_ratios_to_the_first():
+    plain = speed.Row("plain, x", None, [2.0, 4.0], [2.0, 2.0], [0.1], 100, 8, 2**20)
+    ours = speed.Row("ours", None, [1.8, 6.0], [1.0, 9.0], [0.2], 110, 8, 2**21)
+    first, second = speed.results([plain, ours], floor=20)
+    assert (first["time"], first["efficiency"]) == (1, 1)
+    assert (second["time"], second["median"], second["process time"]) == (0.9, 1.3, 0.5)
+    assert (second["FLOP"], second["efficiency"]) == (1.1, 0.75)  # 0.9 of the time, 1.2 at least
+    assert (second["rows through the U-Net"], second["peak MiB"]) == (1, 2)

@@ -95,3 +95,7 @@ def test_bad_input():
         collect(own, [0, 1], [(9,), (9,)], {9: random(TOKENS + 1, CHANNELS)})
     with pytest.raises(ValueError, match="2 rows of queries need 2 rows of references"):
         attend_to_rows(random(2, TOKENS, 2), own @ TO_K, own @ TO_V, [(0,)], Attention())
+    key, value = own @ TO_K, own @ TO_V
+    for keys, values in [(key[:1], value[:1]), (key, value[:1])]:
+        with pytest.raises(ValueError, match="rows attend to row 1"):
+            attend_to_rows(random(2, TOKENS, 2), keys, values, [(0,), (1,)], Attention())
