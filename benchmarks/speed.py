@@ -29,7 +29,7 @@ from tqdm import tqdm
 from .measures import KINDS, REST, count_flop, counted_rows, peak_bytes, seconds_by_kind
 from .random_models import FULL, QUARTER, random_model, random_prompt
 
-PLAIN, PLAIN_BATCH = "plain, frame by frame", "plain, one batch"
+PLAIN = "plain, frame by frame"
 CHUNKS = (1, 2, 4, 8, 16)
 CFG = 2  # conds of a model evaluation
 
@@ -69,6 +69,7 @@ class Row:
     rows: int = 0
     peak: int = 0
     seconds_by_kind: dict[str, float] = field(default_factory=dict)
+    ours: bool = False  # whether it is cross-frame attention, which has a least number of FLOP
 
     def run(self, unet: torch.nn.Module) -> None:
         """Sample once more. unet: the U-Net that is called."""
@@ -208,29 +209,31 @@ class Clip:
 def variants(clip: Clip, options: argparse.Namespace) -> list[Row]:
     """Every way to sample the clip, plain img2img first."""
     frames = len(clip.latents)
-    chunks = [n for n in CHUNKS if n < frames] + [frames]
-    rows = [
+    plain = [
         Row(PLAIN, lambda: clip.parts(1)),
         Row("plain, 4 at once", lambda: clip.parts(4)),
-        Row(PLAIN_BATCH, lambda: clip.parts(frames)),
-        Row("frame by frame", sampling(clip, ours, clip.patched())),
-        Row("per step, frames_per_batch 0", sampling(clip, stock, clip.patched())),
+        Row("plain, one batch", lambda: clip.parts(frames)),
     ]
-    rows += [Row(f"per step, {n} at once", sampling(clip, stock, clip.patched(n))) for n in chunks]
-    rows += [
-        Row(
-            f"per step, {n} at once, beside another attn1 patch",
-            sampling(clip, stock, beside_another_patch(clip.patched(n))),
-        )
-        for n in sorted({min(4, frames), frames})
-    ]
-    if torch.cuda.is_available():
-        # Beside "frame by frame", this says how much of the way to system memory is hidden.
-        away = clip.patched(bank_device="system memory")
-        rows.append(Row("frame by frame, bank in system memory", sampling(clip, ours, away)))
+    rows = plain + [Row(name, sample, ours=True) for name, sample in cross_frame(clip)]
     if options.only:
         return rows[:1] + [r for r in rows[1:] if any(word in r.name for word in options.only)]
     return rows
+
+
+def cross_frame(clip: Clip) -> Iterator[tuple[str, Callable[[], torch.Tensor]]]:
+    """Every way to sample the clip with cross-frame attention."""
+    frames = len(clip.latents)
+    yield "frame by frame", sampling(clip, ours, clip.patched())
+    if torch.cuda.is_available():
+        # Beside "frame by frame", this says how much of the way to system memory is hidden.
+        away = clip.patched(bank_device="system memory")
+        yield "frame by frame, bank in system memory", sampling(clip, ours, away)
+    yield "per step, frames_per_batch 0", sampling(clip, stock, clip.patched())
+    for n in (*(n for n in CHUNKS if n < frames), frames):
+        yield f"per step, {n} at once", sampling(clip, stock, clip.patched(n))
+    for n in sorted({min(4, frames), frames}):
+        model = beside_another_patch(clip.patched(n))
+        yield f"per step, {n} at once, beside another attn1 patch", sampling(clip, stock, model)
 
 
 def sampling(clip: Clip, sampler: Callable, model) -> Callable[[], torch.Tensor]:
@@ -321,14 +324,13 @@ def results(rows: list[Row], floor: int) -> Iterator[dict]:
     least = 1 + floor / plain.flop
     for row in rows:
         ratio = min(row.wall) / min(plain.wall)
-        is_plain = row.name.startswith("plain")
         yield {
             "variant": row.name,
             "time": round(ratio, 3),
             "median": round(statistics.median(row.wall) / statistics.median(plain.wall), 3),
             "process time": round(min(row.process) / min(plain.process), 3),
             "FLOP": round(row.flop / plain.flop, 3),
-            "efficiency": round(ratio / (1 if is_plain else least), 3),
+            "efficiency": round(ratio / least, 3) if row.ours else "",
             "rows through the U-Net": round(row.rows / plain.rows, 3),
             "peak MiB": round(row.peak / 2**20, 1),
             "start ms": round(1000 * min(row.start), 1),
