@@ -301,8 +301,8 @@ DEFECTS = [
     Defect(
         "the fast path beside another attn1 patch",
         "hosts/comfy/attn1.py",
-        "bool(patches) and patches[-1] is attend and",
-        "attend in patches and",
+        "bool(patches) and patches[-1] is attend",
+        "attend in patches",
         SHARED,
     ),
     Defect(
@@ -311,13 +311,6 @@ DEFECTS = [
         "if tuple(layer) not in replaced and tuple(layer)[:2] not in replaced",
         "if True",
         SHARED,
-    ),
-    Defect(
-        "the fast path in a compiled model",
-        "hosts/comfy/attn1.py",
-        "patches[-1] is attend and not _is_compiled(options)",
-        "patches[-1] is attend",
-        NEIGHBOURS,
     ),
     Defect(
         "the fast path puts plain attention in place of the user's",

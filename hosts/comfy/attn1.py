@@ -64,17 +64,12 @@ def _with_shared_layers(options: dict) -> dict:
 
 
 def _may_share(options: dict) -> bool:
-    """Whether what the attn1 patch returns goes straight to the projections, in every call.
+    """Whether what the attn1 patch returns goes straight to the projections.
 
-    A patch that comes after ours expects one row of tokens for every row of the batch; and a
-    compiled model may go on with the replacements that it saw in another call.
+    A patch that comes after ours expects one row of tokens for every row of the batch.
     """
     patches = options.get("patches", {}).get("attn1_patch", [])
-    return bool(patches) and patches[-1] is attend and not _is_compiled(options)
-
-
-def _is_compiled(options: dict) -> bool:
-    return COMPILED in options.get("wrappers", {}).get("apply_model", {})
+    return bool(patches) and patches[-1] is attend
 
 
 def _check_reached(options: dict) -> None:
@@ -86,7 +81,7 @@ def _check_reached(options: dict) -> None:
     evaluation = options.get(KEY)
     if not isinstance(evaluation, ComfyEvaluation) or evaluation.run.reached:
         return
-    if _is_compiled(options):
+    if COMPILED in options.get("wrappers", {}).get("apply_model", {}):
         raise BadInputError(
             NODE,
             "model",
