@@ -11,15 +11,12 @@ from torch import Tensor
 
 from .layers import Layer
 from .storage import Storage, Stored
-from .transfer import Lane, lane_between
 
 log = logging.getLogger("crossframe")
 
 # What one frame leaves at one address: one (tokens, channels) tensor that keys and values
 # are both projected from, or two where another patch feeds them differently.
 Tokens = tuple[Tensor, ...]
-# Tokens on their way: each call waits for one tensor.
-Coming = tuple[Callable[[], Tensor], ...]
 
 
 class Key(NamedTuple):
@@ -40,20 +37,10 @@ class Key(NamedTuple):
 class Bank:
     """Hidden states by address and frame: STORE writes a copy, LOAD reads it back."""
 
-    def __init__(
-        self,
-        storage: Storage = Storage(),  # noqa: B008  (frozen)
-        lane: Lane | None = None,
-    ) -> None:
-        """storage: where and how tokens are kept. lane: the way there of a bank before this."""
+    def __init__(self, storage: Storage = Storage()) -> None:  # noqa: B008  (frozen)
         self.storage = storage
-        self.lane = lane
         self.nbytes = 0
         self._kept: dict[Key, dict[int, tuple[Stored, ...]]] = {}
-        # By cond entry: the address that was new last, and after it, and what is on its way.
-        self._newest: dict[Hashable, Key] = {}
-        self._next: dict[Key, Key] = {}
-        self._coming: dict[Hashable, tuple[Key, dict[int, Coming]]] = {}
 
     def store(self, key: Key, frame: int, tokens: Tokens) -> None:
         """Keep a copy of a frame's tokens, each (tokens, channels).
@@ -62,18 +49,11 @@ class Bank:
         memory. Raises ValueError if the frame is already there: a second write at one address
         means that two different evaluations were taken for the same one.
         """
-        frames = self._frames(key)
+        frames = self._kept.setdefault(key, {})
         if frame in frames:
             raise ValueError(f"frame {frame} is already stored at {key}")
         device = tokens[0].device
-
-        def make(storage: Storage) -> Iterator[Stored]:
-            if self.lane is None:
-                self.lane = lane_between(device, storage.device or device)
-            lane = self.lane if storage.device is not None else None
-            return (storage.keep(stream, lane) for stream in tokens)
-
-        self._put(frames, frame, device, make)
+        self._put(frames, frame, device, lambda storage: map(storage.keep, tokens))
 
     def adopt(self, key: Key, kept: Mapping[int, tuple[Stored, ...]], device: torch.device) -> None:
         """Take over what another bank held at an address, unless this one has been there.
@@ -82,18 +62,9 @@ class Bank:
         """
         if key in self._kept:
             return
-        frames = self._frames(key)
+        frames = self._kept[key] = {}
         for frame, tokens in kept.items():
             self._put(frames, frame, device, partial(_moved, tokens, device))
-
-    def _frames(self, key: Key) -> dict[int, tuple[Stored, ...]]:
-        """What is kept at an address, which may be new; new ones are remembered in their order."""
-        if key not in self._kept:
-            if key.entry in self._newest:
-                self._next[self._newest[key.entry]] = key
-            self._newest[key.entry] = key
-            self._kept[key] = {}
-        return self._kept[key]
 
     def _put(
         self,
@@ -133,27 +104,7 @@ class Bank:
 
     def load(self, key: Key, frame: int) -> Tokens:
         """Return what is kept of a frame, where it was computed. Raises KeyError if nothing is."""
-        kept = self.stored(key, frame)
-        at, coming = self._coming.get(key.entry, (None, {}))
-        if at == key and frame in coming:
-            return tuple(arrive() for arrive in coming[frame])
-        return tuple(stored.restored() for stored in kept)
-
-    def fetch_after(self, key: Key) -> None:
-        """Begin to bring back what will be loaded after an address, if that takes time.
-
-        That is what the cond entry had stored next. One address ahead, so that what is on its
-        way never takes more of the device than one layer's tokens.
-        """
-        following = self._next.get(key)
-        if self.lane is None or following is None:
-            return
-        kept = self._kept[following].items()
-        try:
-            coming = {frame: tuple(part.fetched() for part in tokens) for frame, tokens in kept}
-        except torch.cuda.OutOfMemoryError:
-            coming = {}  # there may be room for it when it is wanted
-        self._coming[key.entry] = following, coming
+        return tuple(stored.restored() for stored in self.stored(key, frame))
 
     def drop(self, key: Key, frame: int) -> None:
         """Forget one frame at an address. Raises KeyError if it is not there."""

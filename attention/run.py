@@ -111,7 +111,7 @@ class Run:
 
     def forget(self) -> None:
         """Begin a step (all frames per step): nothing is remembered of the step before."""
-        self.bank = Bank(self.bank.storage, self.bank.lane)
+        self.bank = Bank(self.bank.storage)
         self.step += 1
 
     def recall(self, key: Key, device: torch.device) -> None:
@@ -223,8 +223,6 @@ class Evaluation:
         references = [self._references(key, frame) for key, frame in names]
         outside = {name for row in references for name in row}.difference(names)
         kept = {name: self.run.bank.load(*name) for name in outside}
-        for key in {key for key, _ in outside}:
-            self.run.bank.fetch_after(key)
         return [
             function(stream, names, references, {name: kept[name][number] for name in outside})
             for number, stream in enumerate(tokens)

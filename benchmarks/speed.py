@@ -225,7 +225,7 @@ def cross_frame(clip: Clip) -> Iterator[tuple[str, Callable[[], torch.Tensor]]]:
     frames = len(clip.latents)
     yield "frame by frame", sampling(clip, ours, clip.patched())
     if torch.cuda.is_available():
-        # Beside "frame by frame", this says how much of the way to system memory is hidden.
+        # Beside "frame by frame", this says what the way to system memory and back costs.
         away = clip.patched(bank_device="system memory")
         yield "frame by frame, bank in system memory", sampling(clip, ours, away)
     yield "per step, frames_per_batch 0", sampling(clip, stock, clip.patched())

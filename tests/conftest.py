@@ -18,7 +18,6 @@ COMFYUI_TESTS = ROOT / "tests" / "comfyui"
 
 
 load_pack()
-NO_CARD = "NO GRAPHICS CARD (CUDA)"
 COMFYUI = find_comfyui()
 NO_PAGE = obstacle(COMFYUI) if COMFYUI is not None else None
 if COMFYUI is not None:
@@ -35,13 +34,10 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "comfyui: needs a real ComfyUI")
     config.addinivalue_line("markers", "chromium: needs ComfyUI's page in a Chromium")
-    config.addinivalue_line("markers", "cuda: needs a graphics card")
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if not torch.cuda.is_available() and item.get_closest_marker("cuda"):
-            item.add_marker(pytest.mark.skip(reason=NO_CARD))
         if COMFYUI_TESTS in item.path.parents:
             item.add_marker(pytest.mark.comfyui)
             if COMFYUI is None:
@@ -69,10 +65,6 @@ def pytest_terminal_summary(terminalreporter):
             f"ComfyUI {comfyui_version(COMFYUI)}: {outcomes['passed']} tests on it passed, "
             f"{outcomes['failed']} failed, {outcomes['skipped']} skipped",
             bold=True,
-        )
-    if without := count("skipped", "cuda"):
-        terminalreporter.write_line(
-            f"{NO_CARD}: {without} tests that need one were SKIPPED.", red=True, bold=True
         )
     if NO_PAGE is not None:
         skipped = count("skipped", "chromium")

@@ -12,15 +12,19 @@ from dataclasses import replace
 
 import comfy.ldm.modules.attention
 import torch
+from comfy.ldm.modules.attention import BasicTransformerBlock, CrossAttention
 
 from ...attention import Layer, attend_to_rows
 from .errors import BadInputError
 from .run import ComfyEvaluation
 from .settings import KEY, NODE
+from .unet import transformer_blocks
 
 # Where the patch leaves word for the replacement: in the dict that ComfyUI makes for one pass
 # through one layer, and hands to both.
 ROWS = f"{KEY}_rows"
+# As ComfyUI has them when the pack is loaded.
+OWN_FORWARDS = BasicTransformerBlock.forward, CrossAttention.forward
 COMPILED = "torch.compile"  # key of the wrapper that TorchCompileModel and others add
 
 
@@ -40,20 +44,23 @@ def share_projections(
     """APPLY_MODEL wrapper: replace attention, for this call, in the layers that may be shared.
 
     Here, and not earlier, because what conds bring with them (hooks) has joined in by now.
-    Raises BadInputError if the call went past cross-frame attention.
+    Raises BadInputError or RuntimeError if the call went past cross-frame attention.
     """
-    options = _with_shared_layers(transformer_options)
+    evaluation = transformer_options.get(KEY)
+    if not isinstance(evaluation, ComfyEvaluation) or evaluation.shared:
+        return executor(x, t, c_concat, c_crossattn, control, transformer_options, *args, **kwargs)
+    unet = executor.class_obj.diffusion_model
+    options = _with_shared_layers(transformer_options, evaluation, unet)
     output = executor(x, t, c_concat, c_crossattn, control, options, *args, **kwargs)
-    _check_reached(options)
+    _check_attended(options)
     return output
 
 
-def _with_shared_layers(options: dict) -> dict:
+def _with_shared_layers(options: dict, evaluation: ComfyEvaluation, unet) -> dict:
     """Transformer options in which attention is replaced where nobody else has a say in it."""
-    evaluation = options.get(KEY)
-    if not isinstance(evaluation, ComfyEvaluation) or not _may_share(options):
+    if not _may_share(options):
         return options
-    free = without_replaced(evaluation.layers, options)
+    free = without_replaced(evaluation.layers, options) & _untouched(unet)
     replaced = options.get("patches_replace", {})
     attn1 = {**replaced.get("attn1", {}), **{tuple(layer): attend_shared for layer in free}}
     return {
@@ -61,6 +68,25 @@ def _with_shared_layers(options: dict) -> dict:
         KEY: replace(evaluation, shared=free),
         "patches_replace": {**replaced, "attn1": attn1},
     }
+
+
+def _untouched(unet) -> frozenset[Layer]:
+    """Layers that run ComfyUI's own code: other packs put theirs into blocks while they sample.
+
+    Theirs may read what the attn1 patch returns, which must then have a row for every row.
+    """
+    return frozenset(
+        layer
+        for layer, block in transformer_blocks(unet)
+        if (_function(block), _function(block.attn1)) == OWN_FORWARDS
+        and not block.attn1._forward_hooks
+        and not block.attn1._forward_pre_hooks
+    )
+
+
+def _function(module):
+    """What a module runs, whether its class or another pack has put it there."""
+    return getattr(module.forward, "__func__", module.forward)
 
 
 def _may_share(options: dict) -> bool:
@@ -72,16 +98,21 @@ def _may_share(options: dict) -> bool:
     return bool(patches) and patches[-1] is attend
 
 
-def _check_reached(options: dict) -> None:
-    """Raise BadInputError if a compiled model has never come to an attn1 patch in this run.
+def _check_attended(options: dict) -> None:
+    """Raise an error if a model call did not do in its layers what it should have done.
 
-    ComfyUI's node compiles without looking at patches again, so that what was compiled for a
-    MODEL without any goes on without them.
+    RuntimeError if references were collected and nobody attended to them. BadInputError if a
+    compiled model has never come to an attn1 patch in this run: ComfyUI's node compiles without
+    looking at patches again, so that what was compiled for a MODEL without any goes on so.
     """
-    evaluation = options.get(KEY)
-    if not isinstance(evaluation, ComfyEvaluation) or evaluation.run.reached:
-        return
-    if COMPILED in options.get("wrappers", {}).get("apply_model", {}):
+    run = options[KEY].run
+    if run.unattended:
+        raise RuntimeError(
+            f"{NODE}: another node has kept {run.unattended} layers of the model from attending "
+            "to the frames that were collected for them; take out the nodes that patch the model "
+            "one after the other to find it"
+        )
+    if not run.reached and COMPILED in options.get("wrappers", {}).get("apply_model", {}):
         raise BadInputError(
             NODE,
             "model",
@@ -109,6 +140,7 @@ def attend(query, context, value, extra_options: dict):
     entries = [evaluation.names.get(label, label) for label in labels]
     tokens = (context,) if value is context else (context, value)
     if layer in evaluation.shared:
+        evaluation.run.unattended += 1
         tokens, extra_options[ROWS] = evaluation.collect(layer, entries, tokens)
     else:
         tokens = evaluation.attend(layer, entries, tokens)
@@ -134,4 +166,5 @@ def attend_shared(query, key, value, extra_options: dict):
             transformer_options=extra_options,
         )
 
-    return attend_to_rows(query, key, value, extra_options[ROWS], attention)
+    extra_options[KEY].run.unattended -= 1
+    return attend_to_rows(query, key, value, extra_options.pop(ROWS), attention)

@@ -54,6 +54,7 @@ class ComfyRun(Run):
         self.one_noise = False  # whether all frames start from the same noise
         self.one_batch = False  # whether another node must see the clip in one model call
         self.reached = False  # whether the model has come to an attn1 patch
+        self.unattended = 0  # layers that have collected references and not attended to them yet
         self.bank_bytes = 0  # what the bank will hold at most, where it takes the model's memory
         self.controls = ControlCopies()
         self.batches: list[range] | None = None

@@ -1,8 +1,13 @@
 """What cross-frame attention needs to know of a ComfyUI U-Net: its self-attention layers."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
+from comfy.ldm.modules.attention import (
+    BasicTransformerBlock,
+    SpatialTransformer,
+    SpatialVideoTransformer,
+)
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, UNetModel
 
 from ...attention import Layer, LayerSet
@@ -56,6 +61,23 @@ def self_attention_layers(model, layer_set: LayerSet, node: str) -> list[Attn1]:
     return layers
 
 
+def transformer_blocks(unet: UNetModel) -> Iterator[tuple[Layer, BasicTransformerBlock]]:
+    """Every transformer block of a U-Net, by the address of its attn1, as the forward pass goes."""
+    for number, block in enumerate(unet.input_blocks):
+        yield from _transformers(block, "input", number)
+    if unet.middle_block is not None:
+        yield from _transformers(unet.middle_block, "middle", 0)
+    for number, block in enumerate(unet.output_blocks):
+        yield from _transformers(block, "output", number)
+
+
+def _transformers(block, name: str, number: int) -> Iterator[tuple[Layer, BasicTransformerBlock]]:
+    for module in block:
+        if isinstance(module, SpatialTransformer):
+            for index, transformer in enumerate(module.transformer_blocks):
+                yield Layer(name, number, index), transformer
+
+
 def _walk(unet: UNetModel) -> list[Attn1]:
     """Every self-attention layer of a U-Net, in the order of its forward pass."""
     found: list[Attn1] = []
@@ -75,9 +97,7 @@ def _walk(unet: UNetModel) -> list[Attn1]:
 def _attn1s(block, name: str, number: int, halvings: int) -> list[Attn1]:
     """The self-attention layers of one block; attn1 that reads the prompt is none."""
     return [
-        Attn1(Layer(name, number, index), transformer.attn1.to_k.in_features, halvings)
-        for module in block
-        if isinstance(module, SpatialTransformer)
-        for index, transformer in enumerate(module.transformer_blocks)
+        Attn1(layer, transformer.attn1.to_k.in_features, halvings)
+        for layer, transformer in _transformers(block, name, number)
         if not transformer.disable_self_attn
     ]

@@ -77,10 +77,10 @@ def test_int8_loses_little_and_takes_a_byte_per_number(dtype):
 class FullDevice(Storage):
     """A device without memory left."""
 
-    def keep(self, tokens, lane=None):
+    def keep(self, tokens):
         if self.device != torch.device("cpu"):
             raise torch.cuda.OutOfMemoryError("out of memory")
-        return super().keep(tokens, lane)
+        return super().keep(tokens)
 
 
 def test_out_of_memory_goes_on_in_system_memory_and_says_so(caplog):
@@ -94,7 +94,7 @@ def test_out_of_memory_goes_on_in_system_memory_and_says_so(caplog):
 
 def test_out_of_system_memory_is_an_error():
     class Full(Storage):
-        def keep(self, tokens, lane=None):
+        def keep(self, tokens):
             raise torch.cuda.OutOfMemoryError("out of memory")
 
     with pytest.raises(torch.cuda.OutOfMemoryError):

@@ -299,11 +299,11 @@ def test_a_device_without_memory(sd15, prompts, monkeypatch, caplog):
     expected = tiny.frame_ksampler(tiny.patch(sd15), *prompts, tiny.clip())
     keep, calls = Storage.keep, []
 
-    def full_after_ten(self, tokens, lane=None):
+    def full_after_ten(self, tokens):
         calls.append(self.device)
         if len(calls) > 10 and self.device != torch.device("cpu"):
             raise torch.cuda.OutOfMemoryError("out of memory")
-        return keep(self, tokens, lane)
+        return keep(self, tokens)
 
     monkeypatch.setattr(Storage, "keep", full_after_ten)
     assert torch.equal(tiny.frame_ksampler(tiny.patch(sd15), *prompts, tiny.clip()), expected)

@@ -3,6 +3,8 @@
 FLOP are counted by torch, so that the tests see what is computed and not how it is called.
 """
 
+import types
+
 import pytest
 import tiny
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -134,6 +136,66 @@ def test_the_users_choice_of_attention_is_kept(sd15, prompts):
     tiny.ksampler(model, *prompts, tiny.clip(), steps=1)
     assert 2.0 in seen  # frames from the third on
     assert 0.5 in seen  # the first two, which look at one frame
+
+
+def own_forward(block, x, context=None, transformer_options=None):
+    """A block's forward pass as a pack writes it that puts its own in the place of ComfyUI's."""
+    options = {**transformer_options, "n_heads": block.n_heads, "dim_head": block.d_head}
+    query = keys = values = block.norm1(x)
+    for patch in options.get("patches", {}).get("attn1_patch", []):
+        query, keys, values = patch(query, keys, values, options)
+    assert len(keys) == len(query)
+    x = x + 0.5 * block.attn1(query, context=keys, value=values)
+    x = x + block.attn2(block.norm2(x), context=context)
+    return x + block.ff(block.norm3(x))
+
+
+def test_blocks_that_run_another_packs_code(sd15, prompts, monkeypatch):
+    """As Advanced-ControlNet's while it samples: they know the patch, but not all around it."""
+    block = sd15.model.diffusion_model.output_blocks[1][1].transformer_blocks[0]
+    model = tiny.patch(sd15, layers="all")
+    usual = tiny.ksampler(model, *prompts, tiny.clip())
+    with monkeypatch.context() as patch:
+        patch.setattr(block, "forward", types.MethodType(own_forward, block))
+        fast = tiny.ksampler(model, *prompts, tiny.clip())
+        assert tiny.error(fast, tiny.frame_ksampler(model, *prompts, tiny.clip())) < 1e-4
+    assert tiny.error(fast, usual) > 0.01
+    assert tiny.error(tiny.ksampler(model, *prompts, tiny.clip()), usual) < 1e-4
+
+
+def wrapped(model, kind, wrapper):
+    """The MODEL with another pack's wrapper behind ours."""
+    other = model.clone()
+    other.add_wrapper_with_key(kind, "another pack", wrapper)
+    return other
+
+
+def test_a_wrapper_that_calls_the_model_again(sd15, prompts):
+    from comfy.patcher_extension import WrappersMP
+
+    def again(executor, *args, **kwargs):
+        if args[5].get("again"):
+            return executor(*args, **kwargs)
+        options = {**args[5], "again": True}
+        return executor.class_obj.apply_model(*args[:5], options, **kwargs)
+
+    model = tiny.patch(sd15, layers="all")
+    expected = tiny.ksampler(model, *prompts, tiny.clip())
+    model = wrapped(model, WrappersMP.APPLY_MODEL, again)
+    assert tiny.error(tiny.ksampler(model, *prompts, tiny.clip()), expected) < 1e-4
+
+
+def test_frames_that_nobody_attends_to_are_an_error(sd15, prompts):
+    """Rather than plain self-attention where a wrapper takes the replacement away."""
+    from comfy.patcher_extension import WrappersMP
+
+    def without(executor, *args, **kwargs):
+        options = {**args[5], "patches_replace": {}}
+        return executor(*args[:5], options, *args[6:], **kwargs)
+
+    model = wrapped(tiny.patch(sd15), WrappersMP.DIFFUSION_MODEL, without)
+    with pytest.raises(RuntimeError, match="CrossFrameAttention: another node has kept 4 layers"):
+        tiny.ksampler(model, *prompts, tiny.clip())
 
 
 def test_samplings_leave_nothing_on_the_model(sd15, prompts):
