@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 
-# More frames at once are slower there, as they leave its caches: docs/speed.md.
+# Many more at once are slower there, as they leave its caches, and take memory: docs/speed.md.
 FRAMES_ON_A_PROCESSOR = 8
 # ComfyUI puts conds into one batch only if 1.5 times their estimate is free.
 HEADROOM = 1.5

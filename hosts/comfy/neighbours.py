@@ -17,13 +17,17 @@ EVERYWHERE = frozenset({PER_STEP, FRAME_BY_FRAME, IN_BATCHES})
 
 @dataclass(frozen=True)
 class Neighbour:
-    """Another node: how to find it on a guider, in which ways of working it cannot go along."""
+    """Another node: how to find it on a guider, in which ways of working it cannot go along.
+
+    input: of ours, through which it comes.
+    """
 
     name: str
     found: Callable[[object], bool]
     refused: frozenset[str]
     problem: str
     fix: str
+    input: str = "model"
 
 
 def made_by(owner: str) -> Callable[[object], bool]:
@@ -57,6 +61,24 @@ def wrapped_by(key: str) -> Callable[[object], bool]:
         options = guider.model_options.get("transformer_options", {})
         kinds = [*guider.model_patcher.wrappers.values(), *options.get("wrappers", {}).values()]
         return any(key in wrappers for wrappers in kinds)
+
+    return found
+
+
+def controlled_by(kind: str) -> Callable[[object], bool]:
+    """Whether a ControlNet of a class is in a chain of the guider's conds."""
+
+    def found(guider) -> bool:
+        controls = [
+            cond.get("control") for conds in guider.original_conds.values() for cond in conds
+        ]
+        while controls:
+            control = controls.pop()
+            if control is not None:
+                if type(control).__name__ == kind:
+                    return True
+                controls.append(control.previous_controlnet)
+        return False
 
     return found
 
@@ -120,6 +142,15 @@ NEIGHBOURS = (
         "Self-Attention Guidance looks at one model call only.",
         "Set frames_per_batch to 0, or remove Self-Attention Guidance.",
     ),
+    Neighbour(
+        "Advanced-ControlNet's reference",
+        controlled_by("ReferenceAdvanced"),
+        frozenset({FRAME_BY_FRAME, IN_BATCHES}),
+        "a reference of Advanced-ControlNet runs the model twice in every call.",
+        "Sample all frames per step in one batch (a stock sampler node, frames_per_batch 0), or "
+        "use Cross-Frame Attention's own references.",
+        "positive",
+    ),
 )
 
 
@@ -127,7 +158,7 @@ def check_neighbours(guider, way: str, node: str) -> None:
     """Raise BadInputError if a node on the guider's MODEL is refused in a way of working."""
     for neighbour in NEIGHBOURS:
         if way in neighbour.refused and neighbour.found(guider):
-            raise BadInputError(node, "model", neighbour.problem, neighbour.fix)
+            raise BadInputError(node, neighbour.input, neighbour.problem, neighbour.fix)
 
 
 def needs_one_batch(guider) -> bool:

@@ -304,6 +304,30 @@ def test_controlnets_that_pick_their_hints(sd15, canny, prompts):
         assert tiny.error(sample(model, *conds, tiny.clip()), expected) < 1e-4
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_references_of_advanced_controlnet(sd15, canny, prompts, monkeypatch, way):
+    """They run the model twice in a call, which only one batch stands; and they get it."""
+    conds = tiny.apply_controlnet(*prompts, canny, tiny.images())
+    behind = tiny.apply_controlnet(*conds, canny, tiny.images(seed=3))  # the first is in a chain
+    reference = conds[0][0][1]["control"]
+    reference.__class__ = type("ReferenceAdvanced", (type(reference),), {})
+    for cond in behind:
+        cond[0][1]["control"].previous_controlnet = reference
+    sample, frames_per_batch = WAYS[way]
+    calls = []
+    model = tiny.patch(counted(sd15, calls), frames_per_batch=frames_per_batch)
+    if way == "one batch":
+        monkeypatch.setattr(model.model, "memory_required", lambda shape, **_: 1e15 * shape[0])
+        sample(model, *behind, tiny.clip())
+        assert set(calls) == {tiny.FRAMES}
+    else:
+        with pytest.raises(
+            ValueError, match=r"^CrossFrame\w+: input 'positive': .*Advanced-Control"
+        ):
+            sample(model, *behind, tiny.clip())
+        assert not calls
+
+
 @pytest.mark.parametrize("sample", tiny.ORDERS.values())
 def test_a_plain_controlnet_behind_one_that_picks_its_hints(sd15, canny, prompts, sample):
     conds = tiny.apply_controlnet(*prompts, canny, tiny.images(seed=3))
