@@ -206,12 +206,16 @@ def test_samplings_leave_nothing_on_the_model(sd15, prompts):
     assert not model.model_options["transformer_options"].get("patches_replace")
 
 
+# By the names that operations have with and without inference mode.
+WAITING = {"item", "_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select"}
+
+
 class NoWaiting(TorchDispatchMode):
     """Refuses operations for whose result a processor would wait for a graphics card."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
-        assert name not in ("_local_scalar_dense", "nonzero", "masked_select", "equal"), name
+        assert name not in WAITING, name
         return func(*args, **(kwargs or {}))
 
 
