@@ -8,7 +8,6 @@ the formula, as a table (CSV) and a plot (PNG).
 """
 
 import argparse
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from .speed import SUBJECTS, Clip, Row, load, measure, sampling, start_comfyui, stock
+from .speed import SUBJECTS, Clip, Row, load, measure, sampling, start_comfyui, stock, write_csv
 
 TOGETHER = 4  # frames in a batch, with and without cross-frame attention
 
@@ -59,10 +58,7 @@ def main() -> None:
     with torch.inference_mode():
         loaded = load(subject)
         table = [measured(point, loaded, options.rounds) for point in tqdm(POINTS, unit="clip")]
-    with options.output.with_suffix(".csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, table[0].keys())
-        writer.writeheader()
-        writer.writerows(table)
+    write_csv(options.output.with_suffix(".csv"), table)
     plot(options.output.with_suffix(".png"), table)
 
 

@@ -104,10 +104,7 @@ def main() -> None:
     if options.kinds:
         print(as_markdown(list(kinds(rows))))
     if options.csv:
-        with Path(options.csv).open("w", newline="") as file:
-            writer = csv.DictWriter(file, table[0].keys())
-            writer.writeheader()
-            writer.writerows(table)
+        write_csv(options.csv, table)
 
 
 def parse_options() -> argparse.Namespace:
@@ -123,7 +120,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="*", help="rows whose names contain one of these words")
     parser.add_argument("--kinds", action="store_true", help="also the time by kind of kernel")
     parser.add_argument("--packs", type=Path, help="folder of other packs to run on the same clip")
-    parser.add_argument("--csv", help="write the table to this file, too")
+    parser.add_argument("--csv", type=Path, help="write the table to this file, too")
     return parser.parse_args()
 
 
@@ -344,6 +341,14 @@ def kinds(rows: list[Row]) -> Iterator[dict]:
     for row in rows:
         shares = {kind: round(row.seconds_by_kind[kind] / whole, 3) for kind in (*KINDS, REST)}
         yield {"variant": row.name, **shares}
+
+
+def write_csv(path: Path, table: list[dict]) -> None:
+    """Write the table to a file."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, table[0].keys())
+        writer.writeheader()
+        writer.writerows(table)
 
 
 def as_markdown(table: list[dict]) -> str:

@@ -1,7 +1,7 @@
 """Other nodes that cannot work together with cross-frame attention, or only in part.
 
-Each is recognised by what it leaves on a MODEL or by its guider, and refused by name before
-anything is sampled. Whatever is not here works; the README's table says what is tested.
+Each is recognised by what it leaves on a MODEL or in conds, or by its guider, and refused by name
+before anything is sampled. Whatever is not here works; the README's table says what is tested.
 """
 
 from collections.abc import Callable, Iterator
@@ -155,7 +155,7 @@ NEIGHBOURS = (
 
 
 def check_neighbours(guider, way: str, node: str) -> None:
-    """Raise BadInputError if a node on the guider's MODEL is refused in a way of working."""
+    """Raise BadInputError if a node behind the guider is refused in a way of working."""
     for neighbour in NEIGHBOURS:
         if way in neighbour.refused and neighbour.found(guider):
             raise BadInputError(node, neighbour.input, neighbour.problem, neighbour.fix)

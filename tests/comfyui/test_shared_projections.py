@@ -34,9 +34,7 @@ def beside(model, patch=nothing):
 @pytest.mark.parametrize(("layers", "references"), LAYERS)
 @pytest.mark.parametrize("include_self", [False, True])
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
-def test_the_compatible_path_gives_the_same_frames(
-    parts, canny, layers, references, include_self, family
-):
+def test_the_compatible_path_gives_the_same_frames(parts, layers, references, include_self, family):
     conds = tiny.prompt(1, pooled=family == "sdxl"), tiny.prompt(2, pooled=family == "sdxl")
     model, latent = parts.model(family), tiny.clip()
     inputs = {"layers": layers, "references": references, "include_self": include_self}
