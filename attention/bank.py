@@ -26,12 +26,15 @@ class Key(NamedTuple):
         two-evaluation samplers visit one twice).
     entry: identity of the conditioning that was run, the same for every frame.
     tokens: token count, so that a cropped area never meets a full frame.
+    visit: how often the layer has been run on the entry before, within the evaluation: another
+        node may run the model several times in one, tile after tile or once mirrored.
     """
 
     step: int
     layer: Layer
     entry: Hashable
     tokens: int
+    visit: int = 0
 
 
 class Bank:

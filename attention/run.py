@@ -10,8 +10,9 @@ the same t and l, nothing else. So two orders of work are valid, and both are th
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -171,6 +172,7 @@ class Evaluation:
     step: int
     frames: tuple[int, ...]
     layers: frozenset[Layer]
+    visits: Counter[Key] = field(default_factory=Counter, kw_only=True)
 
     def attend(self, layer: Layer, entries: Sequence[Hashable], tokens: Tokens) -> Tokens:
         """Return the key/value tokens of all rows of a batch, and keep what later frames need.
@@ -211,10 +213,16 @@ class Evaluation:
                 f"layer {tuple(layer)} got {rows} rows for {len(entries)} conds of "
                 f"{len(self.frames)} frames; another patch of the model regroups its batch"
             )
-        keys = [Key(self.step, layer, entry, count) for entry in entries]
+        keys = [self._visit(Key(self.step, layer, entry, count)) for entry in entries]
         for key in keys:
             self.run.recall(key, tokens[0].device)
         return [(key, frame) for key in keys for frame in self.frames]
+
+    def _visit(self, key: Key) -> Key:
+        """Tell a layer's second visit to a cond entry in this evaluation from its first."""
+        visit = self.visits[key]
+        self.visits[key] += 1
+        return key._replace(visit=visit)
 
     def _of_references(
         self, function: Callable[..., Made], names: Sequence[tuple[Key, int]], tokens: Tokens

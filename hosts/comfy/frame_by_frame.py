@@ -6,6 +6,7 @@ a `Run` carries what frames leave for later frames from one sampling to the next
 
 import copy
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import comfy.model_management
@@ -17,12 +18,15 @@ from ...attention.bank import readable_size
 from .bank_size import bank_bytes
 from .conditions import ControlCopies, check_rows, conds_of_frames
 from .continuation import NOTHING, Continuation
+from .default_prompts import with_clip_masks
 from .errors import BadInputError
+from .failures import explained
 from .neighbours import FRAME_BY_FRAME
 from .noise import mask_noise, with_mask_noise
 from .progress import FrameProgress
 from .resume import Record
 from .run import ComfyRun, new_run, options_with_run
+from .sampler_noise import function_name
 from .sampling import check_sampling
 from .settings import KEY, NODE
 from .state import ComfyState, Origin
@@ -55,6 +59,7 @@ def sample_frames(
     node: str,
     going: Continuation = NOTHING,
     record: Record | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> Painted:
     """Sample the frames of a latent one by one.
 
@@ -62,6 +67,7 @@ def sample_frames(
     noise, latent: (frames, channels, height, width). noise_mask: None, or (..., height, width)
     with one row for all frames or one per frame. node: id of the node, for errors. record:
     where finished frames are kept until all are, and those of an interrupted run are found.
+    numbers: of the frames in the whole clip, if they do not follow those of the state.
     Raises BadInputError before any sampling.
     """
     if noise_mask is not None:  # rows of masks come in as many shapes as there are nodes
@@ -72,7 +78,9 @@ def sample_frames(
     if going.has_origin or record is not None:
         origin = Origin.of(guider, noise, sampler, sigmas)
     done, going = record.found(going, origin) if record is not None else ([], going)
-    run = new_run(guider, noise, node=node, one_frame=True, going=going, origin=origin)
+    run = new_run(
+        guider, noise, node=node, one_frame=True, going=going, origin=origin, numbers=numbers
+    )
     if going.reference_only:
         run.pictures = latent
     conds = _clip_conds(guider, latent)
@@ -91,7 +99,8 @@ def sample_frames(
     samples, denoised = [samples for samples, _ in done], [x0 for _, x0 in done]
     try:
         for row in range(len(done), frames):
-            run.start_frame(run.offset + row)
+            with explained(node):
+                run.start_frame(run.offset + row)
             rows = slice(row, row + 1)
             progress.start_frame(row)
             sample = _frame_guider(guider, run, conds).sample(
@@ -117,8 +126,17 @@ def sample_frames(
         torch.cat(samples),
         torch.cat(denoised) if shown else None,
         run.leave() if going.carry else None,
-        f"{frames} frames, {run.settings}; {held} ({readable_size(bank)} expected)",
+        _report(run, f"{held} ({readable_size(bank)} expected)"),
     )
+
+
+def _report(run: ComfyRun, held: str) -> str:
+    """What was done, in words. held: what the bank held."""
+    untried = "".join(
+        f"\nIt could not be tried whether {owner} treats the frames of a clip alike."
+        for owner in run.untried
+    )
+    return f"{run.rows} frames, {run.settings}; {held}{untried}"
 
 
 def _mask_rows(noise_mask, rows: slice):
@@ -139,8 +157,7 @@ def _check(guider, latent, sampler, noise_mask, node: str) -> None:
     check_sampling(guider, guider.original_conds, latent, FRAME_BY_FRAME, node)
     if noise_mask is not None:
         check_rows(noise_mask.shape[0], latent.shape[0], "noise masks", node, "latent_image")
-    function = getattr(sampler, "sampler_function", None)
-    if getattr(function, "__name__", "") == "dpm_adaptive_function":
+    if function_name(getattr(sampler, "sampler_function", None)) == "dpm_adaptive_function":
         raise BadInputError(
             node,
             "sampler_name" if node == "CrossFrameKSampler" else "sampler",
@@ -162,6 +179,7 @@ def _clip_conds(guider, latent) -> dict[str, list[dict]]:
         resolve_areas_and_cond_masks_multidim(clip[name], latent.shape[2:], device)
         for cond in clip[name]:
             cond.pop("set_area_to_bounds", None)
+        clip[name] = with_clip_masks(clip[name], latent.shape[0])
     return clip
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .errors import BadInputError
+from .patch_rows import owners_of_uncut_rows
 
 PER_STEP = "all frames per step"
 FRAME_BY_FRAME = "frame by frame"
@@ -154,13 +155,37 @@ NEIGHBOURS = (
 )
 
 
-def check_neighbours(guider, way: str, node: str) -> None:
-    """Raise BadInputError if a node behind the guider is refused in a way of working."""
+def check_neighbours(guider, way: str, clip: int, node: str) -> None:
+    """Refuse what a node behind the guider cannot do in a way of working.
+
+    clip: frames in the clip. Raises BadInputError.
+    """
     for neighbour in NEIGHBOURS:
         if way in neighbour.refused and neighbour.found(guider):
             raise BadInputError(node, neighbour.input, neighbour.problem, neighbour.fix)
+    if way == PER_STEP:
+        return
+    for owner in _holders_of_rows(guider, clip, guidance=way == FRAME_BY_FRAME):
+        raise BadInputError(
+            node,
+            "model",
+            f"{owner} holds a table of {clip} rows, which may be one for each of the {clip} "
+            "frames; it cannot be told which rows belong to the frames that are run.",
+            f"Sample all frames per step in one batch (a stock sampler node, frames_per_batch "
+            f"{clip}), or remove {owner}.",
+        )
 
 
-def needs_one_batch(guider) -> bool:
+def _holders_of_rows(guider, clip: int, guidance: bool) -> list[str]:
+    wrappers = guider.model_patcher.wrappers
+    options = guider.model_options
+    inside = {**options.get("transformer_options", {}), "wrappers of the model": wrappers}
+    options = {**options, "transformer_options": inside}
+    return owners_of_uncut_rows(options, clip, guidance)
+
+
+def needs_one_batch(guider, clip: int) -> bool:
     """Whether a node on the guider's MODEL must see the whole clip in one model call."""
-    return any(n.found(guider) for n in NEIGHBOURS if IN_BATCHES in n.refused)
+    return any(n.found(guider) for n in NEIGHBOURS if IN_BATCHES in n.refused) or bool(
+        _holders_of_rows(guider, clip, guidance=False)
+    )

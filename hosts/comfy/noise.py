@@ -1,10 +1,29 @@
 """Noise for a clip: drawn as the stock samplers draw it, or one draw for every frame."""
 
 import copy
+from collections.abc import Callable
 
+import comfy.sample
 import torch
+from comfy_extras.nodes_custom_sampler import Noise_EmptyNoise, Noise_RandomNoise
 
 from ..frame_noise import SAME
+from .errors import BadInputError
+
+# Frames whose noise is drawn at once and thrown away, on the way to a later frame of a clip. A
+# multiple of 16: torch draws normal numbers in blocks of 16, so that pieces equal the whole.
+FRAMES_PASSED_OVER = 64
+
+
+class SeededNoise:
+    """The stock KSampler's noise as a NOISE."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def generate_noise(self, latent: dict) -> torch.Tensor:
+        """Return noise like latent["samples"]; `batch_index` picks draws, as in the stock node."""
+        return comfy.sample.prepare_noise(latent["samples"], self.seed, latent.get("batch_index"))
 
 
 class ClipNoise:
@@ -23,7 +42,8 @@ class ClipNoise:
         """Return noise like latent["samples"], (frames, channels, height, width)."""
         single = {key: value for key, value in latent.items() if key != "batch_index"}
         single["samples"] = latent["samples"][:1]
-        draw = self.noise.generate_noise(single)
+        # A NOISE that brings its own rows may give more than one; the first is frame 0's.
+        draw = self.noise.generate_noise(single)[:1]
         return draw.repeat(latent["samples"].shape[0], *[1] * (draw.ndim - 1))
 
 
@@ -32,17 +52,55 @@ def clip_noise(noise, frame_noise: str):
     return ClipNoise(noise) if frame_noise == SAME else noise
 
 
-def noise_from(noise, latent: dict, first: int) -> torch.Tensor:
+def noise_from(noise, latent: dict, first: int, node: str) -> torch.Tensor:
     """What a NOISE draws for frames of a clip, (frames, channels, height, width).
 
     first: number of the first frame. A latent that says itself which frames it holds
-    (`batch_index`) is left at that.
+    (`batch_index`) is left at that. node: id of the node, for errors.
+    Raises BadInputError if there is neither one row of noise nor one for every frame.
     """
-    if first == 0 or "batch_index" in latent:
-        return noise.generate_noise(latent)
+    frames = latent["samples"].shape[0]
+    drawn = _drawn(noise, latent, 0 if "batch_index" in latent else first)
+    if drawn.shape[0] == 1:
+        return drawn.repeat(frames, *[1] * (drawn.ndim - 1))
+    if drawn.shape[0] != frames:
+        raise BadInputError(
+            node,
+            "noise",
+            f"it has {drawn.shape[0]} rows for a clip of {frames} frames.",
+            f"Give 1 for all frames, or {frames}.",
+        )
+    return drawn
+
+
+def _drawn(noise, latent: dict, first: int) -> torch.Tensor:
+    """What a NOISE gives for frames of a clip that begin at frame `first`."""
     samples = latent["samples"]
+    if first == 0 or isinstance(noise, (ClipNoise, Noise_EmptyNoise)):
+        return noise.generate_noise(latent)
+    if type(noise) in (SeededNoise, Noise_RandomNoise):
+        generator = torch.manual_seed(noise.seed)
+
+        def draw(rows: int) -> torch.Tensor:
+            like = samples.new_empty(rows, *samples.shape[1:])
+            return comfy.sample.prepare_noise_inner(like, generator)
+
+        return later_rows(draw, len(samples), first)
+    # Nothing is known of how it draws, so it is asked for the whole clip up to here.
     before = samples.new_zeros(first, *samples.shape[1:])
     return noise.generate_noise({**latent, "samples": torch.cat((before, samples))})[first:]
+
+
+def later_rows(draw: Callable[[int], torch.Tensor], rows: int, first: int) -> torch.Tensor:
+    """The rows that a clip of normal noise has from row `first` on.
+
+    draw: gives a number of further rows, (n, ...). Bit for bit the rows of the whole clip drawn
+    at once, in memory that does not grow with `first`.
+    """
+    for _ in range(first // FRAMES_PASSED_OVER):
+        draw(FRAMES_PASSED_OVER)
+    before = first % FRAMES_PASSED_OVER
+    return draw(before + rows)[before:]
 
 
 def mask_noise(sampler, seed: int, latent: torch.Tensor, first: int) -> torch.Tensor | None:
@@ -53,8 +111,12 @@ def mask_noise(sampler, seed: int, latent: torch.Tensor, first: int) -> torch.Te
     """
     if not getattr(sampler, "inpaint_options", {}).get("random", False):
         return None
-    clip = (first + latent.shape[0], *latent.shape[1:])
-    return torch.randn(clip, generator=torch.Generator().manual_seed(seed + 1))[first:]
+    generator = torch.Generator().manual_seed(seed + 1)
+
+    def draw(rows: int) -> torch.Tensor:
+        return torch.randn((rows, *latent.shape[1:]), generator=generator)
+
+    return later_rows(draw, len(latent), first)
 
 
 def with_mask_noise(sampler, noise: torch.Tensor):

@@ -1,6 +1,6 @@
 """Attach cross-frame attention to a MODEL.
 
-What is attached, to a clone of the MODEL: frozen settings, one attn1 patch and four wrappers.
+What is attached, to a clone of the MODEL: frozen settings, one attn1 patch and six wrappers.
 Patch and wrappers are plain functions without state (see `attn1.py` and `sampling.py`).
 """
 
@@ -11,7 +11,7 @@ from .attn1 import attend, share_projections
 from .budget import budget_memory
 from .continuation import state_at
 from .errors import BadInputError
-from .sampling import evaluate_clip, run_sampling
+from .sampling import evaluate_clip, predict_unwatched, run_sampler, run_sampling
 from .settings import BANK_DEVICES, KEY, NODE, Settings
 from .unet import self_attention_layers
 
@@ -85,7 +85,9 @@ def attach_settings(model, settings: Settings):
     patched.model_options[KEY] = settings
     patched.set_model_attn1_patch(attend)
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, run_sampling)
+    patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, run_sampler)
     patched.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, budget_memory)
+    patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, predict_unwatched)
     patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, evaluate_clip)
     patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, share_projections)
     return patched

@@ -4,7 +4,7 @@ The run travels to the sampling wrappers, and the evaluation in progress to the 
 `transformer_options`: ComfyUI copies dicts there at every call, but no other objects.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +13,10 @@ from ...attention import Evaluation, Layer, Run
 from .conditions import ControlCopies
 from .continuation import ANEW, NOTHING, Continuation
 from .errors import BadInputError
+from .frame_numbers import numbers_of
 from .neighbours import needs_one_batch
+from .patch_rows import PatchCopies
+from .row_noise import RowNoise
 from .settings import KEY, Settings
 from .state import ComfyState, Origin, check_origin
 
@@ -24,7 +27,7 @@ class ComfyRun(Run):
     settings: the user's choice. origin: what it is made with, if it goes on from a state or
     leaves one. rows: frames of the latent. sigmas: (start, end) noise levels between which
     cross-frame attention acts. one_frame: whether frames are painted one after another. going:
-    where it goes on from, and for whom.
+    where it goes on from, and for whom. node: id of the node, for errors.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class ComfyRun(Run):
         sigmas: tuple[float, float],
         one_frame: bool,
         going: Continuation,
+        node: str,
     ):
         self.offset = going.first  # number of the first row
         super().__init__(
@@ -51,12 +55,20 @@ class ComfyRun(Run):
         self.pictures: torch.Tensor | None = None
         self.sigmas = sigmas
         self.one_frame = one_frame
+        self.node = node
         self.one_noise = False  # whether all frames start from the same noise
+        # The number of each row's frame in the whole clip, or None if only its noise tells.
+        self.numbers: Sequence[int] | None = None
+        self.noise: RowNoise | None = None  # draws noise for the frames that are now sampled
+        self.whole_options: dict = {}  # model options with patches that hold all frames' rows
+        self.tried = False  # whether guidance has been found to treat frames alike
+        self.untried: list[str] = []  # owners of guidance that could not be tried
         self.one_batch = False  # whether another node must see the clip in one model call
         self.reached = False  # whether the model has come to an attn1 patch
         self.unattended = 0  # layers that have collected references and not attended to them yet
         self.bank_bytes = 0  # what the bank will hold at most, where it takes the model's memory
         self.controls = ControlCopies()
+        self.patches = PatchCopies()
         self.batches: list[range] | None = None
 
     def active(self, sigma: float) -> bool:
@@ -79,10 +91,17 @@ class ComfyRun(Run):
         """Where frames lie in the latent, and in whatever has one row per frame."""
         return range(frames.start - self.offset, frames.stop - self.offset)
 
-    def draws(self) -> list[int]:
-        """Which draw of a sampler's own noise each frame gets that is now sampled."""
-        frames = [self.frame] if self.one_frame else range(self.offset, self.frames)
-        return [0 if self.one_noise else frame for frame in frames]
+    def draws(self, noise: torch.Tensor, seed: int | None) -> Sequence[int]:
+        """Which draw of noise on the way each frame gets that is now sampled.
+
+        noise: that they start from, (frames, channels, height, width). seed: it may come from.
+        """
+        if self.one_noise:
+            return [0] * len(noise)
+        if self.numbers is None and seed is not None and noise.flatten(1).any(dim=1).all():
+            self.numbers = numbers_of(noise, seed, self.offset)
+        numbers = self.numbers or range(self.offset, self.frames)
+        return [numbers[self.frame - self.offset]] if self.one_frame else numbers
 
 
 @dataclass(frozen=True)
@@ -104,17 +123,22 @@ def new_run(
     one_frame: bool,
     going: Continuation = NOTHING,
     origin: Origin | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> ComfyRun:
     """Begin a run for a guider whose MODEL carries settings.
 
     noise: of the latent's frames, (frames, channels, height, width). Where it is the same for
     every frame, so is what a sampler adds. node: id of the node, for errors. going, origin: if
-    it goes on from a state or leaves one.
+    it goes on from a state or leaves one. numbers: of the frames in the whole clip, if they are
+    known and do not follow one another.
     Raises BadInputError if the run cannot go on from its state.
     """
     settings: Settings = guider.model_options[KEY]
-    one_noise = bool((noise == noise[:1]).all())
-    if going.state is not None:
+    # One frame may be any frame of a clip, and no noise at all is the same everywhere.
+    one_noise = bool((noise == noise[:1]).all() and noise.any())
+    if going.state is None:
+        one_noise = one_noise and len(noise) > 1
+    else:
         check_origin(going.state.origin, origin, node)
         one_noise = one_noise and origin.noise == going.state.origin.noise
         origin = replace(origin, noise=going.state.origin.noise)
@@ -124,7 +148,7 @@ def new_run(
         float(sampling.percent_to_sigma(settings.end_percent)),
     )
     try:
-        run = ComfyRun(settings, origin, noise.shape[0], part, one_frame, going)
+        run = ComfyRun(settings, origin, noise.shape[0], part, one_frame, going, node)
     except ValueError as error:
         raise BadInputError(
             node,
@@ -133,7 +157,10 @@ def new_run(
             f"Make it with the same references, or set anchor to '{ANEW}'.",
         ) from error
     run.one_noise = one_noise
-    run.one_batch = not one_frame and needs_one_batch(guider)
+    run.numbers = numbers
+    if one_frame and numbers is None:
+        run.numbers = range(run.offset, run.frames)
+    run.one_batch = not one_frame and needs_one_batch(guider, noise.shape[0])
     return run
 
 
@@ -149,11 +176,14 @@ def options_of_batch(model_options: dict, evaluation: ComfyEvaluation) -> dict:
     They also say which frames these are in the way AnimateDiff-Evolved does, which other packs
     read who keep one row per frame of their own (IPAdapter_plus, Advanced-ControlNet).
     """
-    options = options_with_run(model_options, evaluation)
     run = evaluation.run
+    rows = run.rows_of(range(evaluation.frames[0], evaluation.frames[-1] + 1))
+    if not run.one_frame and len(rows) < run.rows:
+        model_options = run.patches.of(model_options, rows, run.rows, guidance=False)
+    options = options_with_run(model_options, evaluation)
     if len(evaluation.frames) < run.rows:
         options["transformer_options"]["ad_params"] = {
-            "sub_idxs": [frame - run.offset for frame in evaluation.frames],
+            "sub_idxs": list(rows),
             "full_length": run.rows,
             "context_length": len(evaluation.frames),
         }

@@ -7,7 +7,7 @@ import comfy.samplers
 
 from .continuation import NOTHING, Continuation, with_state_of_model
 from .frame_by_frame import sample_frames
-from .noise import clip_noise, noise_from
+from .noise import SeededNoise, clip_noise, noise_from
 from .resume import open_record
 from .state import ComfyState
 
@@ -23,17 +23,6 @@ class Sampled:
     denoised: dict
     state: ComfyState | None
     report: str
-
-
-class SeededNoise:
-    """The stock KSampler's noise as a NOISE."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def generate_noise(self, latent: dict):
-        """Return noise like latent["samples"]; `batch_index` picks draws, as in the stock node."""
-        return comfy.sample.prepare_noise(latent["samples"], self.seed, latent.get("batch_index"))
 
 
 def sample_ksampler(
@@ -85,7 +74,7 @@ def sample_custom(
     latent.pop("downscale_ratio_temporal", None)
     latent["samples"] = comfy.sample.fix_empty_latent_channels(model, latent["samples"], ratio)
     going = with_state_of_model(guider, going, node)
-    drawn = noise_from(noise, latent, going.first)
+    drawn = noise_from(noise, latent, going.first, node)
     mask = latent.get("noise_mask")
     record = None
     if executed is not None:
@@ -102,6 +91,7 @@ def sample_custom(
         node,
         going,
         record,
+        latent.get("batch_index"),
     )
     if record is not None:
         record.discard()

@@ -1,10 +1,15 @@
 """Noise that samplers add on their way (ancestral, SDE): drawn for each frame by itself.
 
 ComfyUI draws it for a whole batch at once, so that a frame's noise depends on how many frames
-are run with it. Here it depends on the seed and the frame's number alone. What frame 0 gets is
-what the stock sampler gives a batch of one frame.
+are run with it. Here it depends on the seed and the frame's number alone. Two things see to it:
+
+- A sampler function that takes a `noise_sampler` is given one. What frame 0 gets from it is what
+  the stock sampler gives a batch of one frame on a CPU.
+- Whatever else is drawn while a sampler function runs goes through `RowNoise`: by samplers that
+  other samplers call, by samplers that draw from torch's own generator, by guidance functions.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from random import Random
@@ -14,36 +19,74 @@ from comfy.k_diffusion.sampling import BrownianTreeNoiseSampler
 from torch import Tensor
 
 from .noise import with_function
+from .row_noise import RowNoise
 
 OPTION = "noise_sampler"  # what sampler functions call it
 
 
-def with_frame_noise(sampler, sigmas: Tensor, seed: int | None, draws: Sequence[int]):
+def with_frame_noise(sampler, seed: int | None, noise: RowNoise):
     """Return a SAMPLER that draws its own noise frame by frame; `sampler` stays as it is.
 
-    draws: for each frame of the latent that will be sampled, which draw it gets; equal numbers
-    get equal noise. Returns `sampler` itself if it draws none, is given some by another node,
-    or has no seed to draw from.
+    seed: of the sampling. noise: the mode of this sampling, which knows which draw each frame
+    gets. Returns `sampler` itself if it has no sampler function; the mode must then be active
+    around all of it.
     """
     function = getattr(sampler, "sampler_function", None)
-    if seed is None or function is None or OPTION in getattr(sampler, "extra_options", {}):
+    if function is None:
         return sampler
-    if OPTION not in inspect.signature(function).parameters:
-        return sampler
-    places = {draw: place for place, draw in enumerate(dict.fromkeys(draws))}
-    rows = [places[draw] for draw in draws]
-    begin = _brownian if _is_brownian(function) else _independent
+    given = OPTION in getattr(sampler, "extra_options", {})
+    if seed is not None and not given and takes_noise_sampler(function):
+        begin = _brownian if _is_brownian(function) else _independent
+    else:
+        begin = None
 
-    def sample(model, x, *args, **kwargs):
-        noise = begin(x[: len(places)], sigmas, [_seed(seed, draw) for draw in places])
-        kwargs[OPTION] = lambda sigma, sigma_next: noise(sigma, sigma_next)[rows]
-        return function(model, x, *args, **kwargs)
+    @functools.wraps(function, updated=())
+    def sample(model, x, sigmas, *args, **kwargs):
+        if begin is not None:
+            kwargs[OPTION] = _frame_noise(begin, x, sigmas, seed, noise)
+        with noise.active():
+            return function(model, x, sigmas, *args, **kwargs)
 
-    sample.__name__ = function.__name__
     return with_function(sampler, sample)
 
 
+def takes_noise_sampler(function) -> bool:
+    """Whether a sampler function can be given a noise sampler, and has none of its own yet."""
+    if OPTION in (getattr(function, "keywords", None) or {}):
+        return False  # a functools.partial
+    try:
+        return OPTION in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # what is not written in Python need not have a signature
+        return False
+
+
+def function_name(function) -> str:
+    """The name of a sampler function, or of what a partial or an object stands for."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__name__", type(function).__name__)
+
+
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]
+
+
+def _frame_noise(begin, x: Tensor, sigmas: Tensor, seed: int, noise: RowNoise) -> NoiseSampler:
+    """A noise sampler for the rows of x, each of which gets its draw of the sampling.
+
+    It is not made before the first draw: a sampler that has no step to do draws nothing.
+    """
+    places = {draw: place for place, draw in enumerate(dict.fromkeys(noise.draws))}
+    rows = [places[draw] for draw in noise.draws]
+
+    @functools.cache
+    def begun() -> NoiseSampler:
+        return begin(x[: len(places)], sigmas, [_seed(seed, draw) for draw in places])
+
+    def draw(sigma: Tensor, sigma_next: Tensor) -> Tensor:
+        with noise.paused():
+            return begun()(sigma, sigma_next)[rows]
+
+    return draw
 
 
 def _independent(x: Tensor, sigmas: Tensor, seeds: Sequence[int]) -> NoiseSampler:
@@ -65,7 +108,8 @@ def _brownian(x: Tensor, sigmas: Tensor, seeds: Sequence[int]) -> NoiseSampler:
 
 def _is_brownian(function) -> bool:
     """Whether ComfyUI's sampler takes its noise from a Brownian tree."""
-    return function.__name__.startswith("sample_dpmpp") and "sde" in function.__name__
+    name = function_name(function)
+    return name.startswith("sample_dpmpp") and "sde" in name
 
 
 def _seed(seed: int, number: int) -> int:

@@ -14,12 +14,18 @@ from .attn1 import without_replaced
 from .budget import plan_batches
 from .conditions import check_conditions, conds_of_frames, name_conds
 from .continuation import Continuation
+from .default_prompts import resolve_default_prompts
 from .errors import BadInputError
+from .failures import explained
 from .neighbours import IN_BATCHES, PER_STEP, check_neighbours
+from .owners import is_of_comfyui
+from .row_noise import RowNoise
+from .rows_together import RowsTogether
 from .run import ComfyEvaluation, ComfyRun, new_run, options_of_batch, options_with_run, run_of
 from .sampler_noise import with_frame_noise
 from .settings import KEY, NODE
-from .state import Origin
+from .state import Origin, sampler_name
+from .trial import Clip, Trial, check_guidance
 
 log = logging.getLogger("crossframe")
 
@@ -40,7 +46,7 @@ def check_sampling(
             f"it is a {latent.ndim}-D latent, {tuple(latent.shape)}, as video models use.",
             "Encode the frames as an image batch with an image model's VAE.",
         )
-    check_neighbours(guider, way, node)
+    check_neighbours(guider, way, latent.shape[0], node)
     check_conditions(conds, latent.shape[0], node)
     if latent.shape[0] == 1:
         log.info("Cross-frame attention: a batch of 1 frame has no other frames to attend to.")
@@ -71,24 +77,89 @@ def run_sampling(
         origin = Origin.of(guider, noise, sampler, sigmas) if going.has_origin else None
         run = new_run(guider, noise, node=NODE, one_frame=False, going=going, origin=origin)
         if 0 < run.settings.frames_per_batch < run.rows:
-            check_neighbours(guider, IN_BATCHES, NODE)
+            check_neighbours(guider, IN_BATCHES, run.rows, NODE)
         options = options_with_run(create_model_options_clone(before), run)
-    sampler = with_frame_noise(sampler, sigmas, seed, run.draws())
+    else:
+        rows = run.rows_of(range(run.frame, run.frame + 1))
+        run.whole_options = before
+        options = run.patches.of(before, rows, run.rows, guidance=True)
+    run.noise = RowNoise(lambda: run.draws(noise, seed), latent_image.shape, seed)
+    watch = None
+    if run.one_frame and not is_of_comfyui(getattr(sampler, "sampler_function", sampler.sample)):
+        watch = RowsTogether(sampler_name(sampler), latent_image.shape, run.node)
+    sampler = with_frame_noise(sampler, seed, run.noise)
     try:
         guider.model_options = options
-        return executor(
-            noise,
-            latent_image,
-            sampler,
-            sigmas,
-            denoise_mask,
-            callback,
-            disable_pbar,
-            seed,
-            **kwargs,
-        )
+        with run.noise.active(), run.noise.watching(watch):
+            return executor(
+                noise,
+                latent_image,
+                sampler,
+                sigmas,
+                denoise_mask,
+                _outside(run.noise, callback),
+                disable_pbar,
+                seed,
+                **kwargs,
+            )
     finally:
         guider.model_options = before
+
+
+def _outside(noise: RowNoise, callback):
+    """A sampler's callback that is not watched and draws what it draws as ever."""
+    if callback is None:
+        return None
+
+    def call(*args, **kwargs):
+        with noise.paused():
+            return callback(*args, **kwargs)
+
+    return call
+
+
+def run_sampler(executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
+    """SAMPLER_SAMPLE wrapper: try what stands between model and sampler, then sample.
+
+    What ComfyUI itself draws around a sampler function (the noise outside of a mask) stays as it
+    draws it; the function makes frame noise active again.
+    """
+    run = run_of(extra_args["model_options"])
+    if run is None:
+        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+    if run.one_frame and not run.tried:
+        with run.noise.paused():
+            _try_guidance(run, guider, sigmas, extra_args["model_options"], noise)
+    sampler = executor.class_obj
+    if getattr(sampler, "sampler_function", None) is None:
+        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+    with run.noise.paused():
+        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+
+
+def predict_unwatched(executor, x, timestep, model_options, seed):
+    """PREDICT_NOISE wrapper: what guidance does is tried, and not watched as the sampler is."""
+    run = run_of(model_options)
+    if run is None:
+        return executor(x, timestep, model_options, seed)
+    with run.noise.watching(None):
+        return executor(x, timestep, model_options, seed)
+
+
+def _try_guidance(run: ComfyRun, guider, sigmas, model_options: dict, noise) -> None:
+    """Refuse guidance that would come out otherwise frame by frame. Raises BadInputError.
+
+    noise: of the first frame that is sampled, (1, channels, height, width).
+    """
+    inside = {
+        **run.whole_options["transformer_options"],
+        "sample_sigmas": model_options["transformer_options"]["sample_sigmas"],
+    }
+    numbers = [0] * run.rows if run.one_noise else run.numbers
+    clip = Clip.of(noise, sigmas, numbers, run.noise.seed)
+    options = {**run.whole_options, "transformer_options": inside}
+    run.untried = check_guidance(guider, options, clip, run.node)
+    run.tried = True
 
 
 def evaluate_clip(executor, model, conds, x, timestep, model_options):
@@ -98,18 +169,24 @@ def evaluate_clip(executor, model, conds, x, timestep, model_options):
     in a run that goes frame by frame. timestep: (frames,) sigmas.
     Returns one prediction for x per cond index.
     """
+    travelling = model_options.get("transformer_options", {}).get(KEY)
+    if isinstance(travelling, Trial):
+        return travelling.predictions(conds, x, timestep)
     run = run_of(model_options)
     if run is None:
         return executor(model, conds, x, timestep, model_options)
-    parts = begin_step(run, model, x, timestep)
-    layers = layers_in_use(run, timestep, model_options)
-    outputs = []
-    for frames in parts:
-        rows = slice(frames.start - parts[0].start, frames.stop - parts[0].start)
-        part = conds_of_frames(conds, run.rows_of(frames), run.rows, run.controls)
-        evaluation = ComfyEvaluation(run, run.step, tuple(frames), layers, name_conds(part))
-        options = options_of_batch(model_options, evaluation)
-        outputs.append(executor(model, part, x[rows], timestep[rows], options))
+    with run.noise.paused(), explained(run.node):
+        parts = begin_step(run, model, x, timestep)
+        conds = _decided_over_clip(run, conds, x, timestep, parts)
+        layers = layers_in_use(run, timestep, model_options)
+        outputs = []
+        for frames in parts:
+            rows = slice(frames.start - parts[0].start, frames.stop - parts[0].start)
+            part = conds_of_frames(conds, run.rows_of(frames), run.rows, run.controls)
+            evaluation = ComfyEvaluation(run, run.step, tuple(frames), layers, name_conds(part))
+            options = options_of_batch(model_options, evaluation)
+            with explained(run.node, len(frames), run.rows):
+                outputs.append(executor(model, part, x[rows], timestep[rows], options))
     predictions = [torch.cat(batches) for batches in zip(*outputs)]
     if run.pictures is None:
         return predictions
@@ -117,6 +194,14 @@ def evaluate_clip(executor, model, conds, x, timestep, model_options):
     seen = run.pictures[run.frame - run.offset :][: x.shape[0]]
     seen = model.process_latent_in(seen).to(x)
     return [seen for _ in predictions]
+
+
+def _decided_over_clip(run: ComfyRun, conds, x, timestep, parts: list[range]):
+    """Conds without default prompts, unless all frames are run at once and ComfyUI decides."""
+    if not run.one_frame and len(parts) == 1:
+        return conds
+    frames = run.rows_of(range(parts[0].start, parts[-1].stop))
+    return resolve_default_prompts(conds, x, timestep, run.rows, frames)
 
 
 def begin_step(run: ComfyRun, model, x, timestep) -> list[range]:

@@ -85,7 +85,9 @@ def _named(state: ComfyState) -> Iterator[tuple[str, torch.Tensor]]:
         for frame, tokens in frames.items():
             for number, stored in enumerate(tokens):
                 dtype = str(stored.dtype).removeprefix("torch.")
-                words = (key.step, *key.layer, *key.entry, key.tokens, frame, number, dtype)
+                visit = f".{key.visit}" if key.visit else ""
+                count = f"{key.tokens}{visit}"
+                words = (key.step, *key.layer, *key.entry, count, frame, number, dtype)
                 name = "/".join(map(str, words))
                 # One file must not hold one memory twice, as views of a tensor would.
                 yield f"{name}/values", stored.values.contiguous()
@@ -147,9 +149,11 @@ def _state(about: dict, tensors: dict[str, torch.Tensor]) -> ComfyState:
         *words, what = name.split("/")
         if what == "scale":
             continue
-        step, block, number, transformer, index, position, tokens, frame, stream, dtype = words
+        step, block, number, transformer, index, position, count, frame, stream, dtype = words
         layer = Layer(block, int(number), int(transformer))
-        key = Key(int(step), layer, (int(index), int(position)), int(tokens))
+        tokens, _, visit = count.partition(".")
+        entry = int(index), int(position)
+        key = Key(int(step), layer, entry, int(tokens), int(visit or 0))
         values = tensors[name]
         if values.shape[0] != key.tokens or values.ndim != 2:
             raise ValueError(f"{name} has shape {tuple(values.shape)}")

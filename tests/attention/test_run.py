@@ -163,9 +163,19 @@ def test_a_batch_of_other_rows_is_refused():
     evaluation = Run(REFERENCES["first"], 3).evaluate((0, 1, 2), LAYERS)
     with pytest.raises(ValueError, match="regroups"):
         evaluation.attend(LAYERS[0], ENTRIES, (random(5, TOKENS, CHANNELS, seed=1),))
-    with pytest.raises(ValueError, match="distinct"):
-        rows = random(6, TOKENS, CHANNELS, seed=1)
-        evaluation.attend(LAYERS[0], ["cond", "cond"], (rows,))
+
+
+def test_a_second_visit_in_one_evaluation_meets_the_second_visit_of_its_references():
+    """Another node may run the model several times in a step, on one tile after the other."""
+    policy = REFERENCES["first"]
+    clips = [random(2, TOKENS, CHANNELS, seed=seed) for seed in (1, 2)]
+    run = Run(policy, 2)
+    run.forget()
+    for frame in range(2):
+        evaluation = run.evaluate((frame,), LAYERS)
+        for clip in clips:
+            (found,) = evaluation.attend(LAYERS[0], ["cond"], (clip[frame : frame + 1],))
+            assert torch.equal(found, clip[:1])
 
 
 def test_a_missing_reference_is_self_attention_said_once(caplog):

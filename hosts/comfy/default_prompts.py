@@ -1,0 +1,95 @@
+"""Default prompts, which ComfyUI runs where masks of other prompts leave a frame uncovered.
+
+ComfyUI decides for a whole batch: if any frame of it is not covered, the default prompt is run
+for all of them. Which frames are run together must not decide who has hidden states to attend
+to, so the decision is made here for the whole clip: a default prompt that some frame needs is
+run for every frame, as a prompt whose mask is what the others leave.
+"""
+
+import comfy.samplers
+from torch import Tensor
+
+# The key of a cond under which a frame's own mask has the mask of the whole clip beside it.
+CLIP_MASK = "crossframe_clip_mask"
+
+
+class ClipMask:
+    """A mask with one row per frame, (frames, height, width).
+
+    It is not a tensor itself, so that nobody cuts rows out of it.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        self.mask = mask
+
+
+def with_clip_masks(conds: list[dict], clip: int) -> list[dict]:
+    """Conds in which a mask with one row per frame will still be whole when its rows are cut."""
+    return [
+        {**cond, CLIP_MASK: ClipMask(cond["mask"])}
+        if isinstance(cond.get("mask"), Tensor) and cond["mask"].shape[0] == clip
+        else cond
+        for cond in conds
+    ]
+
+
+def resolve_default_prompts(
+    conds: list[list[dict] | None], x: Tensor, timestep: Tensor, clip: int, frames: range
+) -> list[list[dict] | None]:
+    """Make default prompts ordinary ones, decided over the clip.
+
+    conds: one list of cond dicts per cond index, as ComfyUI has them while it samples. x:
+    (rows, channels, height, width) of the frames that are sampled, the clip's or one of them.
+    clip: frames in the clip. frames: places in the clip of the rows of x.
+    """
+    return [
+        cond
+        if not any("default" in entry for entry in cond or [])
+        else _resolved(cond, x, timestep, clip, frames)
+        for cond in conds
+    ]
+
+
+def _resolved(cond: list[dict], x: Tensor, timestep: Tensor, clip: int, frames: range):
+    left = _left_uncovered(cond, x, timestep, clip)
+    if not left.any():
+        return [entry for entry in cond if "default" not in entry]
+    mask = left[frames.start : frames.stop]
+    return [_masked(entry, mask) if "default" in entry else entry for entry in cond]
+
+
+def _masked(entry: dict, mask: Tensor) -> dict:
+    """A default prompt as one that counts where a mask, (rows, height, width), says."""
+    settings = ("default", "strength", "mask_strength", "area", CLIP_MASK)
+    return {**{k: v for k, v in entry.items() if k not in settings}, "mask": mask}
+
+
+def _left_uncovered(cond: list[dict], x: Tensor, timestep: Tensor, clip: int) -> Tensor:
+    """How much of each place the other prompts leave, for every frame: (clip, height, width)."""
+    left = x.new_ones(clip, 1, *x.shape[2:])
+    like = left.new_empty(()).expand_as(left)  # of the clip's size, in no memory
+    for entry in cond:
+        if "default" in entry:
+            continue
+        found = comfy.samplers.get_area_and_mult(_without_rows(entry), like, timestep)
+        if found is not None:
+            _narrowed(left, found.area).sub_(found.mult)
+    return left.relu()[:, 0]
+
+
+def _without_rows(entry: dict) -> dict:
+    """Of a cond, what says where and when it counts, over the whole clip."""
+    where = {k: v for k, v in entry.items() if k not in ("control", "gligen")} | {"model_conds": {}}
+    if CLIP_MASK in entry:
+        where["mask"] = entry[CLIP_MASK].mask.to(entry["mask"])
+    return where
+
+
+def _narrowed(left: Tensor, area: list[int] | None) -> Tensor:
+    """The part of a tensor, (..., height, width), that an area of ComfyUI's means."""
+    if area is None:
+        return left
+    dims = len(area) // 2
+    for dim in range(dims):
+        left = left.narrow(dim + 2, area[dim + dims], area[dim])
+    return left

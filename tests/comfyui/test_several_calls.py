@@ -1,0 +1,138 @@
+"""Nodes that run the model several times in a step: every call meets its like in other frames."""
+
+import pytest
+import tiny
+import torch
+
+FRAMES = 4
+
+
+def tiles(apply_model, args):
+    """The latent in tiles, one after another."""
+    halves = [
+        apply_model(half, args["timestep"], **args["c"]) for half in args["input"].chunk(2, dim=3)
+    ]
+    return torch.cat(halves, dim=3)
+
+
+def uneven_tiles(apply_model, args):
+    """Tiles of different sizes, which overlap."""
+    x = args["input"]
+    left = apply_model(x[..., :12], args["timestep"], **args["c"])
+    right = apply_model(x[..., 8:], args["timestep"], **args["c"])
+    return torch.cat([left[..., :10], right[..., 2:]], dim=3)
+
+
+def mirrored(apply_model, args):
+    """The mean of the prediction and of that for the mirrored latent."""
+    x, timestep, c = args["input"], args["timestep"], args["c"]
+    return (apply_model(x, timestep, **c) + apply_model(x.flip(3), timestep, **c).flip(3)) / 2
+
+
+def three_times(apply_model, args):
+    for _ in range(2):
+        apply_model(args["input"] * 0.5, args["timestep"], **args["c"])
+    return apply_model(args["input"], args["timestep"], **args["c"])
+
+
+def wrapped(model, function):
+    model = model.clone()
+    model.set_model_unet_function_wrapper(function)
+    return model
+
+
+WRAPPERS = [tiles, uneven_tiles, mirrored, three_times]
+
+
+@pytest.mark.parametrize("layers", ["up", "all"])
+@pytest.mark.parametrize("function", WRAPPERS)
+def test_both_orders_and_all_batches_give_the_same_frames(sd15, prompts, function, layers):
+    def patched(batch=0):
+        return wrapped(tiny.patch(sd15, layers=layers, frames_per_batch=batch), function)
+
+    whole = tiny.ksampler(patched(), *prompts, tiny.clip(FRAMES))
+    for batch in (1, 3):
+        assert tiny.error(tiny.ksampler(patched(batch), *prompts, tiny.clip(FRAMES)), whole) < 1e-4
+    apart = tiny.frame_ksampler(patched(), *prompts, tiny.clip(FRAMES))
+    assert tiny.error(apart, whole) < 1e-4
+
+
+def test_a_state_knows_every_call(sd15, prompts, tmp_path):
+    """What a clip in pieces leaves is told apart by call, and goes through a file."""
+    from crossframe.hosts.comfy.state_files import read, write
+    from crossframe.nodes.sampling import CrossFrameKSampler
+
+    model = wrapped(tiny.patch(sd15), mirrored)
+
+    def sample(latent, **inputs):
+        return CrossFrameKSampler.execute(
+            model=model,
+            positive=prompts[0],
+            negative=prompts[1],
+            latent_image=latent,
+            sampler_name="euler",
+            frame_noise="same for every frame",
+            keep_state=True,
+            **tiny.SAMPLING,
+            **inputs,
+        ).args
+
+    clip = tiny.clip(FRAMES)["samples"]
+    whole = sample({"samples": clip})[0]["samples"]
+    first, state = sample({"samples": clip[:2]})
+    write(state, tmp_path / "state.crossframe.safetensors")
+    state = read(tmp_path / "state.crossframe.safetensors")
+    second = sample({"samples": clip[2:]}, state=state)[0]
+    assert torch.equal(torch.cat([first["samples"], second["samples"]]), whole)
+
+
+def half_of_the_rows(apply_model, args):
+    """Runs conds one by one and does not say so."""
+    x, c = args["input"], args["c"]
+    rows = len(x) // 2
+    outputs = []
+    for part in (slice(0, rows), slice(rows, None)):
+        own = {
+            name: value[part] if isinstance(value, torch.Tensor) and len(value) == len(x) else value
+            for name, value in c.items()
+        }
+        outputs.append(apply_model(x[part], args["timestep"][part], **own))
+    return torch.cat(outputs)
+
+
+@pytest.mark.parametrize("sample", [tiny.ksampler, tiny.frame_ksampler])
+def test_rows_that_nobody_announced_are_an_error_in_words(sd15, prompts, sample):
+    model = wrapped(tiny.patch(sd15), half_of_the_rows)
+    words = r"^CrossFrame\w+: input 'model': another node that patches the model changes which"
+    with pytest.raises(ValueError, match=words):
+        sample(model, *prompts, tiny.clip(FRAMES))
+
+
+def test_steps_that_differ_from_frame_to_frame_are_an_error_in_words(sd15, prompts):
+    """A wrapper around a sampler that chooses its steps by what it sees."""
+    from comfy.k_diffusion.sampling import sample_dpm_adaptive
+    from comfy.samplers import KSAMPLER, CFGGuider
+    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
+    from crossframe.nodes.sampling import CrossFrameSampler
+
+    steps = iter(range(1, 100))
+
+    def more_and_more(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        for sigma in torch.linspace(3, 1, next(steps) + 1):
+            x = model(x, sigma * x.new_ones(len(x)), **extra_args)
+        return x
+
+    def adaptive(model, x, sigmas, **kwargs):
+        return sample_dpm_adaptive(model, x, 0.5, 3.0, **kwargs)
+
+    for function in (more_and_more, adaptive):
+        guider = CFGGuider(tiny.patch(sd15))
+        guider.set_conds(*prompts)
+        with pytest.raises(ValueError, match=r"^CrossFrameSampler: input 'sampler': "):
+            CrossFrameSampler.execute(
+                Noise_RandomNoise(1),
+                guider,
+                KSAMPLER(function),
+                torch.tensor([3.0, 1.0]),
+                tiny.clip(3),
+            )
