@@ -60,7 +60,8 @@ class Run:
         self.start = state.frames if state is not None else 0
         carried = carried_frames(policy, frames) if carry else frozenset()
         self.last_readers = last_readers(policy, frames, self.start, carried)
-        self._check_held(state.held if state is not None else frozenset())
+        if state is None or state.kept:  # else it attended nowhere, as at other noise levels
+            self._check_held(state.held if state is not None else frozenset())
         self.bank = Bank(storage)
         self.peak_bytes = 0
         self.frame = self.start - 1

@@ -30,7 +30,7 @@ _RANKS = (
     "topk",
     "sort",
 )
-_REDUCING = frozenset({*_SUMS, *_MEANS, *_NORMS, *_RANKS})
+_REDUCING = frozenset({*_SUMS, *_MEANS, *_NORMS, *_RANKS, "sort"})
 # The position of the argument that names the dimensions, where it is not the second.
 _POSITION = {"norm": 2, "vector_norm": 2, "matrix_norm": 2, "quantile": 2, "topk": 2}
 

@@ -27,7 +27,7 @@ class Control:
 
 @dataclass(frozen=True)
 class Extra:
-    """One more positive prompt: "full", "mask", "bounds", "area", "range" or "hooks"."""
+    """One more positive prompt: "full", "mask", "bounds", "area", "range", "hooks" or "default"."""
 
     kind: str = "full"
     rows: str = ONE
@@ -57,6 +57,12 @@ class Plan:
     noise_mask: str | None = None
     frame_noise: str = "different per frame"
     seed: int = 3
+    guidance: str | None = None  # a name in GUIDANCE
+    patch: bool = False  # whether a patch of another node holds one row per frame
+    wrapped: bool = False  # whether another sampler's function calls the sampler's
+    first_index: int | None = None  # batch_index of the first frame, as LatentFromBatch sets it
+    sigmas: str = "all"  # or a part of them: "high", "low", "last step", "none"
+    stages: int = 1  # two: the second goes on with the noise that the first leaves
 
     @property
     def size(self) -> tuple[int, int]:
@@ -125,12 +131,44 @@ class Graph:
         if plan.noise_mask is not None:
             masks = tiny.masks(_rows(plan, plan.noise_mask), size=plan.size)
             latent["noise_mask"] = masks.unsqueeze(1)
+        if plan.first_index is not None:
+            latent["batch_index"] = [plan.first_index + i for i in range(plan.frames)]
         return cls(plan, model, [positive, negative], latent)
+
+    def part(self, first: int, stop: int) -> "Graph":
+        """The graph of somebody who has only these frames, and their rows of everything."""
+        frames, controls = self.plan.frames, {}
+
+        def cut(value):
+            has_rows = isinstance(value, (torch.Tensor, list)) and len(value) == frames > 1
+            return value[first:stop] if has_rows else value
+
+        def control_of(control):
+            if control is not None and id(control) not in controls:
+                twin = controls[id(control)] = control.copy()
+                twin.cond_hint_original = cut(control.cond_hint_original)
+                twin.set_previous_controlnet(control_of(control.previous_controlnet))
+            return None if control is None else controls[id(control)]
+
+        def cond_of(tokens, values):
+            values = {name: cut(value) for name, value in values.items()}
+            if "control" in values:
+                values["control"] = control_of(values["control"])
+            return [cut(tokens), values]
+
+        conds = [[cond_of(*cond) for cond in conds] for conds in self.conds]
+        latent = {name: cut(value) for name, value in self.latent.items()}
+        return Graph(self.plan, self.model, conds, latent)
 
     def patched(self, frames_per_batch: int = 0, model=None):
         """The MODEL with cross-frame attention."""
+        model = self.model if model is None else model
+        if self.plan.guidance is not None:
+            model = GUIDANCE[self.plan.guidance](model)
+        if self.plan.patch:
+            model = with_rows(model, self.plan.frames)
         return tiny.patch(
-            self.model if model is None else model,
+            model,
             references=self.plan.references,
             include_self=self.plan.include_self,
             layers=self.plan.layers,
@@ -161,11 +199,14 @@ class Graph:
             guider.set_cfg(self.plan.cfg)
         return guider
 
-    def paint(self, frame_by_frame: bool = False, model=None) -> torch.Tensor:
+    def paint(self, frame_by_frame: bool = False, model=None, **inputs) -> torch.Tensor:
         """The frames, by a custom sampler node on a patched MODEL."""
-        from comfy.samplers import sampler_object
+        return self.sample(frame_by_frame, model, **inputs)[0]["samples"]
+
+    def sample(self, frame_by_frame: bool = False, model=None, **inputs) -> tuple:
+        """What the custom sampler node gives; inputs: more of them."""
         from comfy_extras.nodes_custom_sampler import (
-            BasicScheduler,
+            DisableNoise,
             Noise_RandomNoise,
             SamplerCustomAdvanced,
         )
@@ -175,11 +216,79 @@ class Graph:
         model = self.patched() if model is None else model
         noise = Noise_RandomNoise(self.plan.seed)
         noise = CrossFrameNoise.execute(noise, self.plan.frame_noise).args[0]
-        sigmas = BasicScheduler.execute(model, "normal", self.plan.steps, self.plan.denoise).args[0]
         node = CrossFrameSampler if frame_by_frame else SamplerCustomAdvanced
+        latent = self.latent
+        for sigmas in self.levels(model):
+            output = node.execute(
+                noise, self.guider(model), self.sampler(), sigmas, latent, **inputs
+            ).args
+            latent, noise = output[0], DisableNoise.execute().args[0]
+        return output
+
+    def levels(self, model) -> list[torch.Tensor]:
+        """The noise levels of every stage."""
+        from comfy_extras.nodes_custom_sampler import BasicScheduler
+
+        steps, denoise = self.plan.steps, self.plan.denoise
+        sigmas = BasicScheduler.execute(model, "normal", steps, denoise).args[0]
+        middle = len(sigmas) // 2
+        parts = {
+            "all": sigmas,
+            "high": sigmas[: middle + 1],
+            "low": sigmas[middle:],
+            "last step": sigmas[-2:],
+            "none": sigmas[-1:],
+        }
+        sigmas = parts[self.plan.sigmas]
+        middle = len(sigmas) // 2
+        return [sigmas] if self.plan.stages == 1 else [sigmas[: middle + 1], sigmas[middle:]]
+
+    def sampler(self):
+        """The plan's SAMPLER."""
+        from comfy.samplers import KSAMPLER, sampler_object
+
         sampler = sampler_object(self.plan.sampler)
-        output = node.execute(noise, self.guider(model), sampler, sigmas, self.latent)
-        return output.args[0]["samples"]
+        if not self.plan.wrapped:
+            return sampler
+
+        def bend(model, x, sigmas, **kwargs):
+            return sampler.sampler_function(model, x, sigmas * 0.98, **kwargs)
+
+        return KSAMPLER(bend, sampler.extra_options, sampler.inpaint_options)
+
+
+def rescale(model):
+    from comfy_extras.nodes_model_advanced import RescaleCFG
+
+    return RescaleCFG().patch(model, 0.7)[0]
+
+
+def apg(model):
+    from comfy_extras.nodes_apg import APG
+
+    return APG.execute(model, 1.0, 5.0, 0.5).args[0]
+
+
+def linear(model):
+    """Weighs frames by their number."""
+    from comfy_extras.nodes_video_model import VideoLinearCFGGuidance
+
+    return VideoLinearCFGGuidance().patch(model, 1.0)[0]
+
+
+GUIDANCE = {"rescale": rescale, "apg": apg, "linear": linear}
+
+
+def with_rows(model, frames: int):
+    """A MODEL with a patch that holds one row per frame, and takes them from the top."""
+    rows = torch.randn(frames, 1, 1, generator=torch.Generator().manual_seed(14))
+
+    def patch(n, extra_options):
+        return n + rows.repeat(-(-len(n) // frames), 1, 1)[: len(n)]
+
+    model = model.clone()
+    model.set_model_attn2_output_patch(patch)
+    return model
 
 
 def _rows(plan: Plan, rows: str) -> int:
@@ -203,6 +312,8 @@ def _extra(plan: Plan, extra: Extra, number: int, parts: Parts) -> list:
     elif extra.kind == "area":
         size = max(plan.height // 2, 4), max(plan.width // 2, 4)
         values |= {"area": (*size, plan.height - size[0], 0), "strength": 0.9}
+    elif extra.kind == "default":
+        values["default"] = True
     elif extra.kind == "range":
         values |= {"start_percent": 0.3, "end_percent": 0.7}
     conds = [[tokens, values]]

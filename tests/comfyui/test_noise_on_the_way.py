@@ -306,3 +306,40 @@ def test_a_noise_with_other_rows_than_the_clip_is_refused(parts):
         CrossFrameSampler.execute(
             RowsOfItsOwn(3), guider, sampler_object("euler"), torch.tensor([2.0, 0]), graph.latent
         )
+
+
+def upscaler():
+    """A MODEL of the SD x4 upscaler's family, which draws noise for its pictures by itself."""
+    import comfy.model_base
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    settings = comfy.supported_models.SD_X4Upscaler({**tiny.SD15, "in_channels": 7})
+    settings.unet_config |= {"num_heads": 4, "num_classes": 1000}
+    settings.unet_config["disable_self_attentions"] = [False, False]
+    real = comfy.model_base.SD_X4Upscaler(settings)
+    tiny.randomize(real.diffusion_model)
+    device = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(real, device, device)
+
+
+def test_a_model_that_draws_noise_for_its_pictures(prompts):
+    from comfy_extras.nodes_sdupscale import SD_4XUpscale_Conditioning
+
+    pixels = tiny.images(FRAMES, size=(2, 2))
+    *conds, latent = SD_4XUpscale_Conditioning.execute(pixels, *prompts, 1.0, 0.3).args
+    real = upscaler()
+    latent = {"samples": latent["samples"].expand(FRAMES, -1, -1, -1)}
+
+    def patched(batch=0):
+        return tiny.patch(real, layers="all", frames_per_batch=batch)
+
+    settings = {"denoise": 1.0, "steps": 2, "cfg": 2.0}
+    whole = tiny.ksampler(patched(), *conds, latent, **settings)
+    assert tiny.error(tiny.ksampler(patched(2), *conds, latent, **settings), whole) < 1e-4
+    assert tiny.error(tiny.frame_ksampler(patched(), *conds, latent, **settings), whole) < 1e-4
+    one = [
+        [[c[0], {**c[1], "concat_image": c[1]["concat_image"][:1]}] for c in cond] for cond in conds
+    ]
+    first = tiny.ksampler(real, *one, {"samples": latent["samples"][:1]}, **settings)
+    assert tiny.error(whole[:1], first) < 1e-4, "frame 0 is that of a batch of one"
