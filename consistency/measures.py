@@ -16,6 +16,7 @@ def warp_error(frames: Tensor, motion: Correspondence) -> Tensor:
     Unit: squared RGB, mean over channels and valid pixels; nan for a pair without any.
     As in Lai et al., Learning Blind Video Temporal Consistency (2018), section 4.2, which
     warps to the frame before with an estimated flow and masks occlusions.
+    A value that is nan or infinite at a valid pixel makes the pair's error so, too.
     """
     errors = warp_error_map(frames, motion)
     return errors.sum(dim=(1, 2)) / motion.valid.sum(dim=(1, 2))
@@ -24,7 +25,14 @@ def warp_error(frames: Tensor, motion: Correspondence) -> Tensor:
 def warp_error_map(frames: Tensor, motion: Correspondence) -> Tensor:
     """The squared difference at every pixel, (pairs, height, width), 0 where not valid."""
     moved = sample(frames[motion.later], motion.points.to(frames.dtype))  # (pairs, 3, h, w)
-    return (frames[motion.earlier] - moved).square().mean(dim=1) * motion.valid
+    error = (frames[motion.earlier] - moved).square().mean(dim=1)
+    # Not a product with `valid`, as nothing times infinity is nan.
+    return torch.where(motion.valid, error, 0)
+
+
+def frames_not_finite(frames: Tensor) -> list[int]:
+    """Numbers of the frames that have a value which is nan or infinite. frames: (frames, ...)."""
+    return [number for number, frame in enumerate(frames) if not frame.isfinite().all()]
 
 
 def mean_colours(frames: Tensor, labels: Tensor, count: int) -> Tensor:

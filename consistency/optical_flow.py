@@ -14,6 +14,8 @@ from torch import Tensor
 from .correspondence import Correspondence, inside, pixel_grid, sample
 
 LONGEST_SIDE = 256  # pixels on which motion is estimated; more takes much longer, gains little
+SHORTEST_SIDE = 16  # pixels below which no side is shrunk: narrow pictures would have none left
+LEAST_SIDE = 2  # pixels that a picture must have each way: the estimator looks at differences
 ROUND_TRIP = 0.5  # pixels that a point may be off after going forth and back, plus
 ROUND_TRIP_SHARE = 0.05  # this share of its way
 SAME_COLOUR = 0.06  # by how much the source itself may differ between a point and its pixel
@@ -46,7 +48,11 @@ def estimate_motion(here: Tensor, there: Tensor, number: int = 0) -> Corresponde
     Trajectories by GPU-accelerated Large Displacement Optical Flow, 2010), if it lies on the
     picture, and if the source has the same colour at both ends and all around them: at edges,
     sampling would mix what moves differently.
+    Raises ValueError for pictures of fewer than LEAST_SIDE pixels either way.
     """
+    if min(here.shape[-2:]) < LEAST_SIDE:
+        height, width = here.shape[-2:]
+        raise ValueError(f"motion cannot be estimated in pictures of {width} x {height} pixels")
     pair = torch.stack((here, there))  # (2, 3, h, w)
     grey = _small(pair.mean(dim=1, keepdim=True))[:, 0].cpu().double().numpy()
     flow = _flow(grey[0], grey[1], pair.shape[-2:])[None].to(pair)  # (1, h, w, 2)
@@ -94,8 +100,9 @@ def _contrast(frames: Tensor) -> Tensor:
 
 
 def _small(pictures: Tensor) -> Tensor:
-    """Shrink pictures whose longer side exceeds LONGEST_SIDE."""
-    factor = LONGEST_SIDE / max(pictures.shape[-2:])
+    """Shrink pictures whose longer side exceeds LONGEST_SIDE, if the shorter one allows it."""
+    longer, shorter = max(pictures.shape[-2:]), min(pictures.shape[-2:])
+    factor = max(LONGEST_SIDE / longer, SHORTEST_SIDE / shorter)
     if factor >= 1:
         return pictures
     return torch.nn.functional.interpolate(

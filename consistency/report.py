@@ -8,13 +8,14 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from .measures import warp_error, warp_error_map
+from .measures import frames_not_finite, warp_error, warp_error_map
 from .optical_flow import follow_motion
 
 PLOT_SIZE = 512, 320  # width and height in pixels
 MARGIN = 56, 32  # of the plot, in pixels
 LINE, AXIS, PAPER = (217, 95, 2), (90, 90, 90), (255, 255, 255)
 HOTTEST = 0.1  # difference in RGB that is drawn as the hottest
+FEW = 0.01  # share of pixels below which a number rests on too little
 
 
 @dataclass(frozen=True)
@@ -24,17 +25,38 @@ class Report:
     errors: warp error by lag (squared RGB), nan where no pixel could be compared.
     compared: share of pixels that could be compared, by lag. heat: root of the squared error
     between each frame and the next, RGB, (frames, height, width); the last frame has none.
+    notes: sentences of whoever asked for the report, to be read with the numbers.
     """
 
     errors: dict[int, float]
     compared: dict[int, float]
     heat: Tensor
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = ["frames apart   warp error x 1000   pixels compared"]
         for lag, error in self.errors.items():
             lines.append(f"{lag:>12}{1000 * error:>20.3f}{self.compared[lag]:>18.0%}")
-        return "\n".join(lines)
+        remarks = [*self.notes, *self.doubts()]
+        return "\n".join([*lines, *([""] if remarks else []), *remarks])
+
+    def doubts(self) -> list[str]:
+        """Say which of the numbers are none, and which rest on hardly any pixels."""
+        none = [lag for lag, share in self.compared.items() if share == 0]
+        few = [lag for lag, share in self.compared.items() if 0 < share < FEW]
+        said = []
+        if none:
+            said.append(
+                f"Between frames {_listed(none)} apart nothing could be compared: nan is no score, "
+                "neither good nor bad. Points that move too far, get hidden, lie at an edge or "
+                "change their colour in the source are left out, and no other points are there."
+            )
+        if few:
+            said.append(
+                f"Between frames {_listed(few)} apart fewer than 1 % of the pixels could be "
+                "compared: do not rely on what little that is."
+            )
+        return said
 
 
 def report(
@@ -47,8 +69,10 @@ def report(
 
     edited, source: (frames, 3, height, width), RGB in 0..1, of one shape. lags: frames apart, 1
     among them for the heat, all smaller than the number of frames. progress: called once per
-    pair of neighbouring frames.
+    pair of neighbouring frames. Raises ValueError for too few frames, or if a frame has a value
+    that is nan or infinite: it could not be compared and would go uncounted.
     """
+    _check(edited, source, lags)
     errors: dict[int, list[Tensor]] = {lag: [] for lag in lags}
     compared: dict[int, list[Tensor]] = {lag: [] for lag in lags}
     heat = torch.zeros_like(edited[:, 0])  # (frames, h, w)
@@ -68,6 +92,21 @@ def report(
     )
 
 
+def _check(edited: Tensor, source: Tensor, lags: Sequence[int]) -> None:
+    """Raise ValueError unless two videos can be compared over these numbers of frames."""
+    if len(edited) <= max(lags):
+        raise ValueError(f"{len(edited)} frames have none that are {max(lags)} apart")
+    for name, frames in (("edited", edited), ("source", source)):
+        if broken := frames_not_finite(frames):
+            raise ValueError(f"frame {broken[0]} of {name} has values that are nan or infinite")
+
+
+def _listed(lags: Sequence[int]) -> str:
+    """Write numbers as one does in a sentence: 1, 2 and 4."""
+    *others, last = map(str, lags)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def heat_map(edited: Tensor, heat: Tensor) -> Tensor:
     """The edited frames in grey, hot where they differ from the next frame: as `edited`."""
     grey = edited.mean(dim=1, keepdim=True).expand_as(edited) * 0.5
@@ -77,7 +116,7 @@ def heat_map(edited: Tensor, heat: Tensor) -> Tensor:
 
 
 def plot(errors: dict[int, float]) -> Tensor:
-    """Draw warp error over lag: (3, height, width), RGB in 0..1."""
+    """Draw warp error over lag, no point where there is none: (3, height, width), RGB in 0..1."""
     image = Image.new("RGB", PLOT_SIZE, PAPER)
     draw = ImageDraw.Draw(image)
     (width, height), (left, top) = PLOT_SIZE, MARGIN
@@ -96,6 +135,8 @@ def plot(errors: dict[int, float]) -> Tensor:
         draw.text((x - 6, bottom + 8), str(lag), fill=AXIS)
         if lag in finite:
             points.append((x, bottom - (bottom - top) * finite[lag] / highest))
+    if not points:
+        draw.text((left + 16, top + 16), "nothing could be compared", fill=AXIS)
     if len(points) > 1:
         draw.line(points, fill=LINE, width=2)
     for x, y in points:

@@ -107,6 +107,7 @@ def edit(
             setting.layers,
             setting.start_percent,
             setting.end_percent,
+            len(clips),
         ) as clip:
             for frame in range(frames):
                 clip.start_frame(frame)

@@ -49,8 +49,11 @@ def judge(frames: Tensor, truth: Truth) -> dict[str, float]:
     near, far: warp error, squared RGB. spread: of the objects' colours over time, RGB.
     layout, detail: see `layout_accuracy`, `fine_detail`. newcomer_near: the same warp error on
     pixels of newcomers only. newcomer_contrast: distance of their colours to the nearest other
-    class.
+    class. Raises ValueError if a frame has values that are nan or infinite: means leave out nan,
+    so that the frame would go unjudged.
     """
+    if broken := consistency.frames_not_finite(frames):
+        raise ValueError(f"frame {broken[0]} has values that are nan or infinite")
     objects = int(truth.instance.max()) + 1
     return {
         "near": _mean(consistency.warp_error(frames, truth.near)),

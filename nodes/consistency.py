@@ -32,16 +32,20 @@ class CrossFrameConsistency(io.ComfyNode):
                     default=8,
                     min=1,
                     max=1000,
-                    tooltip="The largest distance in frames. Errors that grow with distance "
-                    "are drift.",
+                    tooltip="The largest distance in frames, or what a shorter video has. "
+                    "Errors that grow with distance are drift.",
                 ),
             ],
             outputs=[
                 io.Float.Output(
-                    display_name="near", tooltip="Warp error one frame apart, x 1000: flicker."
+                    display_name="near",
+                    tooltip="Warp error one frame apart, x 1000: flicker. nan means that nothing "
+                    "could be compared; the report says why.",
                 ),
                 io.Float.Output(
-                    display_name="far", tooltip="Warp error `far` frames apart, x 1000: drift."
+                    display_name="far",
+                    tooltip="Warp error `far` frames apart, x 1000: drift. nan means that nothing "
+                    "could be compared.",
                 ),
                 io.String.Output(display_name="report", tooltip="The numbers for all distances."),
                 io.Image.Output(display_name="plot", tooltip="Warp error over distance."),
@@ -58,7 +62,7 @@ class CrossFrameConsistency(io.ComfyNode):
         from ..hosts.comfy.consistency import consistency_report
 
         report, plot, heat = consistency_report(edited, source, far)
-        near, distant = 1000 * report.errors[1], 1000 * report.errors[far]
+        near, distant = 1000 * report.errors[1], 1000 * report.errors[max(report.errors)]
         return io.NodeOutput(near, distant, str(report), plot, heat, ui=ui.PreviewText(str(report)))
 
 

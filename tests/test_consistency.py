@@ -8,7 +8,9 @@ import torch
 from crossframe import consistency
 from crossframe.consistency.correspondence import inside, pixel_grid
 from crossframe.consistency.optical_flow import estimate_motion, follow_motion
+from crossframe.consistency.report import report
 from crossframe.demo import world
+from crossframe.demo.judge import Truth, judge
 
 SIZE = 16
 
@@ -57,6 +59,41 @@ def test_hidden_pixels_do_not_count():
     assert consistency.warp_error(frames, motion).max() < 1e-10
     motion.valid[1] = False
     assert consistency.warp_error(frames, motion)[1].isnan()
+
+
+def test_broken_frames_are_no_steady_ones():
+    """What is nan or infinite shows in the error where it counts, and nowhere else."""
+    frames = moving_stripes()
+    motion = shift(frames, 2)
+    motion.valid[:, 2:5] = False
+    for value in (torch.nan, torch.inf):
+        broken = moving_stripes()
+        broken[2, :, 3] = value
+        unharmed = consistency.warp_error(broken, motion)
+        assert torch.equal(unharmed, consistency.warp_error(frames, motion))
+        broken[2, :, 8] = value
+        error = consistency.warp_error(broken, motion)
+        assert error.isfinite().tolist() == [True, False, False, True]
+        assert consistency.frames_not_finite(broken) == [2]
+    assert consistency.frames_not_finite(frames) == []
+
+
+@pytest.mark.parametrize("which", ["edited", "source"])
+def test_a_report_refuses_broken_frames(which):
+    frames = {"edited": moving_stripes(), "source": moving_stripes()}
+    frames[which][3, 0, 5, 5] = torch.nan
+    with pytest.raises(ValueError, match=f"frame 3 of {which} has values that are nan"):
+        report(**frames, lags=[1])
+    with pytest.raises(ValueError, match="5 frames have none that are 5 apart"):
+        report(moving_stripes(), moving_stripes(), [1, 5])
+
+
+def test_judging_refuses_broken_frames():
+    clip = world.random_clip(3, torch.Generator().manual_seed(0))
+    frames = world.render(clip, world.PLAIN)
+    frames[1, 0, 5, 5] = torch.inf
+    with pytest.raises(ValueError, match="frame 1 has values that are nan"):
+        judge(frames, Truth.of(clip, 2))
 
 
 def test_the_error_map_shows_where():

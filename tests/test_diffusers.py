@@ -522,6 +522,7 @@ REFUSALS = {
         "start_percent 0.5 must be below end_percent 0.5",
     ),
     "no frames": (lambda: (models.sd15_unet(), {"frames": 0}), "at least 1 frame, not 0"),
+    "no clips": (lambda: (models.sd15_unet(), {"clips": 0}), "at least 1 clip, not of 0"),
 }
 
 
@@ -563,10 +564,12 @@ def test_refuses_a_call_before_start_frame(pipeline):
 @pytest.mark.parametrize(("started", "frame"), [([], 1), ([0], 2), ([0, 1], 1), ([0, 1, 2], 3)])
 def test_refuses_frames_out_of_order(pipeline, started, frame):
     with cross_frame_attention(pipeline, FRAMES) as clip:
-        for number in started:
-            clip.start_frame(number)
-        with pytest.raises(ValueError, match=f"frame {frame} cannot start: {len(started)} of 3"):
+        if started:
+            paint(pipeline, clip.start_frame, prompts=("a cat",) * len(started))
+        message = f"frame {frame} cannot start: {len(started)} of 3 frames have been started, and "
+        with pytest.raises(ValueError, match=message) as raised:
             clip.start_frame(frame)
+    assert ("the clip has no more" in str(raised.value)) == (frame == FRAMES)
 
 
 @pytest.mark.parametrize(
@@ -591,6 +594,185 @@ def test_refuses_a_frame_after_one_that_stopped_early(pipeline):
             stop_in_frame_1(pipeline, clip)
         with pytest.raises(StepMismatchError, match="frame 1 took 1 model evaluations"):
             clip.start_frame(2)
+
+
+# ---------------------------------------------------------------- one call, one frame
+
+
+BUILDERS = {
+    "SD1.5": models.sd15_pipeline,
+    "SD1.5 ControlNet": models.controlnet_pipeline,
+    "SDXL": models.sdxl_pipeline,
+}
+
+
+def paint_at_once(pipeline, frames=FRAMES, images=None, **changes):
+    """The mistake: the images of several frames in one pipeline call."""
+    images = IMAGES[:frames] if images is None else images
+    control = {}
+    if isinstance(pipeline, StableDiffusionControlNetImg2ImgPipeline):
+        control = {"control_image": CONTROLS[:frames]}
+    given = {"prompt": ["a cat"] * frames, "image": images, **control, **arguments(**changes)}
+    if "negative_prompt" in given:
+        given["negative_prompt"] = [given["negative_prompt"]] * len(given["prompt"])
+    return pipeline(**given).images
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("build", BUILDERS)
+def test_refuses_all_frames_in_one_call(tmp_path, build, guidance):
+    pipeline = BUILDERS[build](tmp_path)
+    message = r"brings 3 pictures at once, and the clip has 3 frames\. One call paints one frame"
+    with (
+        counted_evaluations(pipeline.unet) as timesteps,
+        cross_frame_attention(pipeline, FRAMES) as clip,
+    ):
+        clip.start_frame(0)
+        with pytest.raises(ValueError, match=message):
+            paint_at_once(pipeline, guidance_scale=guidance)
+        clip.start_frame(0)
+        with pytest.raises(ValueError, match=r"brings 6 pictures .* clips=6\)"):
+            paint_at_once(pipeline, guidance_scale=guidance, num_images_per_prompt=2)
+    assert timesteps == []
+
+
+def test_refuses_all_frames_in_one_call_for_a_unet_alone(pipeline):
+    with cross_frame_attention(pipeline.unet, FRAMES) as clip:
+        clip.start_frame(0)
+        with pytest.raises(ValueError, match=r"brings 6 rows at once, and the clip has 3 frames"):
+            paint_at_once(pipeline)
+
+
+def test_refuses_all_frames_under_one_prompt(pipeline):
+    """diffusers takes a list of images under a single prompt until the text does not fit them."""
+    with cross_frame_attention(pipeline, FRAMES) as clip:
+        clip.start_frame(0)
+        with pytest.raises(ValueError, match="brings 3 pictures at once"):
+            pipeline("a cat", image=IMAGES, **arguments())
+
+
+def test_refuses_the_other_frames_in_one_call(pipeline):
+    with cross_frame_attention(pipeline, FRAMES) as clip:
+        paint(pipeline, clip.start_frame, prompts=("a cat",))
+        clip.start_frame(1)
+        with pytest.raises(ValueError, match="frame 1 comes in 4 rows, frame 0 came in 2"):
+            paint_at_once(pipeline, frames=2)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_as_many_clips_as_frames_go_where_it_is_said(pipeline, guidance, alone):
+    """Prompts and images of prompts: each is the clip that it would be by itself."""
+    seeds = (1, 2, 3, 4, 5, 6)
+    with cross_frame_attention(pipeline.unet if alone else pipeline, FRAMES, clips=6) as clip:
+        rows = []
+        for frame in range(FRAMES):
+            clip.start_frame(frame)
+            images = [IMAGES[(frame + shift) % FRAMES] for shift in range(FRAMES)]
+            changes = {"seeds": seeds, "num_images_per_prompt": 2, "guidance_scale": guidance}
+            # diffusers repeats a list of images as a whole, and a list of prompts one by one.
+            rows.append(paint_at_once(pipeline, images=images, **changes))
+    together = torch.stack(rows)  # (frames, pictures, 4, h, w)
+    for picture in (0, 4):
+        alone_ = []
+        with cross_frame_attention(pipeline, FRAMES) as clip:
+            for frame in range(FRAMES):
+                clip.start_frame(frame)
+                given = arguments(seeds[picture : picture + 1], guidance_scale=guidance)
+                image = IMAGES[(frame + picture) % FRAMES]
+                alone_.append(pipeline("a cat", image=image, **given).images)
+        assert_same(together[:, picture], torch.cat(alone_))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("frames", [1, 2, 3])
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_picture_per_call_is_never_refused(pipeline, frames, guidance, alone):
+    """With guidance it has as many rows as a clip of 2 frames would have without."""
+    unet = pipeline.unet if alone else pipeline
+    with cross_frame_attention(unet, frames) as clip:
+        ours = paint(pipeline, clip.start_frame, ("a cat",) * frames, guidance_scale=guidance)
+    expected = paint_as_article(pipeline, prompts=("a cat",) * frames, guidance_scale=guidance)
+    assert_same(ours, expected)
+
+
+def test_refuses_other_clips_than_were_said(pipeline):
+    with cross_frame_attention(pipeline, FRAMES, clips=2) as clip:
+        clip.start_frame(0)
+        with pytest.raises(ValueError, match="brings 1 picture at once, and clips=2 was announced"):
+            pipeline("a cat", image=IMAGES[0], **arguments())
+    with cross_frame_attention(pipeline.unet, FRAMES, clips=4) as clip:
+        clip.start_frame(0)
+        with pytest.raises(ValueError, match="brings 6 rows at once, and clips=4 was announced"):
+            paint_at_once(pipeline)
+
+
+def test_refuses_a_second_call_for_a_frame(pipeline):
+    """start_frame is called before the loop instead of in it, or for some frames only."""
+    message = "frame {} is being painted a second time: .* Call start_frame before each"
+    with cross_frame_attention(pipeline, FRAMES) as clip:
+        clip.start_frame(0)
+        with pytest.raises(RuntimeError, match=message.format(0)):
+            paint(pipeline)
+    with cross_frame_attention(pipeline, FRAMES) as clip:
+        paint(pipeline, clip.start_frame, prompts=("a cat",) * 2)
+        with pytest.raises(RuntimeError, match=message.format(1)):
+            paint(pipeline)
+
+
+def test_refuses_to_go_on_after_a_frame_that_was_not_painted(pipeline, tmp_path):
+    """Such as with a pipeline that has another U-Net."""
+    other = models.sd15_pipeline(tmp_path)
+    message = "frame 0 was started, but the U-Net was not called"
+    with (
+        cross_frame_attention(pipeline, FRAMES) as clip,
+        pytest.raises(RuntimeError, match=message),
+    ):
+        paint(other, clip.start_frame)
+
+
+def test_says_that_frames_are_left_out(pipeline, caplog):
+    paint_as_clip(pipeline)
+    assert not caplog.records
+    with cross_frame_attention(pipeline, FRAMES) as clip:
+        paint(pipeline, clip.start_frame, prompts=("a cat",))
+    assert "the clip was left with 1 of its 3 frames painted" in caplog.text
+
+
+@pytest.mark.parametrize("build", BUILDERS)
+@pytest.mark.parametrize("size", [(32, 32), (32, 8)])
+def test_refuses_a_frame_of_another_size(tmp_path, build, size):
+    """32 x 8 has as many tokens as 16 x 16."""
+    pipeline = BUILDERS[build](tmp_path)
+    with cross_frame_attention(pipeline, FRAMES) as clip:
+        paint(pipeline, clip.start_frame, prompts=("a cat",))
+        clip.start_frame(1)
+        given = {"image": IMAGES[1].resize(size), **arguments()}
+        if isinstance(pipeline, StableDiffusionControlNetImg2ImgPipeline):
+            given["control_image"] = given["image"]
+        message = f"frame 1 is {size[0]} x {size[1]} pixels, frame 0 was 16 x 16 pixels"
+        with pytest.raises(ValueError, match=message):
+            pipeline("a cat", **given)
+
+
+def test_refuses_other_guidance_than_frame_0_had(pipeline):
+    with cross_frame_attention(pipeline, FRAMES) as clip:
+        paint(pipeline, clip.start_frame, prompts=("a cat",), guidance_scale=1.0)
+        clip.start_frame(1)
+        with pytest.raises(ValueError, match=r"frame 1 comes in 2 rows, .* the same guidance"):
+            pipeline("a cat", image=IMAGES[1], **arguments())
+
+
+def test_refuses_tokens_that_change_on_their_way(pipeline):
+    """Another package merges or drops tokens of a single frame inside of the U-Net."""
+    block = pipeline.unet.up_blocks[1].attentions[0].transformer_blocks[0]
+    with cross_frame_attention(pipeline, FRAMES) as clip:
+        paint(pipeline, clip.start_frame, prompts=("a cat",))
+        clip.start_frame(1)
+        drop = block.register_forward_pre_hook(lambda _, args: (args[0][:, ::2], *args[1:]))
+        with pytest.raises(ValueError, match=r"frame 1 has 2 rows of 32 tokens in layer .*frame 0"):
+            pipeline("a cat", image=IMAGES[1], **arguments())
+        drop.remove()
 
 
 def test_refuses_processors_replaced_inside(pipeline):
@@ -828,3 +1010,77 @@ def test_video_refuses_frames_missing_for_one_controlnet(tmp_path):
     message = r"control_images\[1\] has 2 frames, images has 3"
     with pytest.raises(ValueError, match=message):
         edit(video, control_images=[CONTROLS, CONTROLS[:2]])
+
+
+def resized(pictures, number, size):
+    """Some pictures, one of them in another size."""
+    return [*pictures[:number], pictures[number].resize(size), *pictures[number + 1 :]]
+
+
+def as_tensors(pictures):
+    pixels = [torch.from_numpy(np.array(picture)) / 255 for picture in pictures]
+    return [picture.permute(2, 0, 1) for picture in pixels]
+
+
+def as_arrays(pictures):
+    return [np.asarray(picture).astype(np.float32) / 255 for picture in pictures]
+
+
+@pytest.mark.parametrize("kind", [list, tuple, as_tensors, as_arrays])
+@pytest.mark.parametrize("name", ["images", "control_images"])
+@pytest.mark.parametrize("size", [(32, 32), (32, 8)])
+def test_video_refuses_frames_of_two_sizes(video, kind, name, size):
+    frames = {"images": IMAGES, "control_images": CONTROLS}[name]
+    with counted_evaluations(video.unet) as timesteps:
+        message = rf"{name}\[2\] is {size[0]} x {size[1]} pixels, images\[0\] is 16 x 16"
+        with pytest.raises(ValueError, match=message):
+            edit(video, **{name: kind(resized(frames, 2, size))})
+    assert timesteps == []
+
+
+def test_video_refuses_controls_of_another_size_than_the_images(video):
+    controls = [picture.resize((24, 16)) for picture in CONTROLS]
+    with pytest.raises(
+        ValueError, match=r"control_images\[0\] is 24 x 16 .* images\[0\] is 16 x 16"
+    ):
+        edit(video, control_images=controls)
+
+
+def test_video_takes_frames_that_it_brings_to_one_size(video):
+    """Sides that were asked for, and sides that are not whole latents."""
+    asked = {"height": models.PIXELS, "width": models.PIXELS}
+    images, controls = resized(IMAGES, 1, (32, 24)), resized(CONTROLS, 2, (8, 8))
+    assert latents(video, images=images, control_images=controls, **asked).shape[0] == FRAMES
+    odd = resized(IMAGES, 1, (models.PIXELS + 1, models.PIXELS))
+    assert latents(video, images=odd).shape[0] == FRAMES
+    encoded = torch.randn(FRAMES, 4, 8, 8, dtype=torch.float64)
+    assert latents(video, images=encoded).shape[0] == FRAMES
+    assert latents(video, latents=encoded, images=images).shape[0] == FRAMES
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (["a.png", *IMAGES[1:]], r"images\[0\] must be a PIL image, .* not str"),
+        ([IMAGES[0], IMAGES[:2], IMAGES[2]], r"images\[1\] holds 2 pictures"),
+        ([torch.rand(2, 3, 16, 16)] * FRAMES, r"images\[0\] holds 2 pictures"),
+    ],
+)
+def test_video_refuses_frames_that_are_no_pictures(video, images, message):
+    with pytest.raises(ValueError, match=message):
+        edit(video, images=images)
+
+
+@pytest.mark.parametrize("controls", [CONTROLS, [CONTROLS], torch.zeros(3, 3, 16, 16)])
+def test_video_refuses_controls_for_other_nets_than_there_are(tmp_path, controls):
+    video = models.controlnet_pipeline(tmp_path, CrossFrameVideoPipeline, controlnets=2)
+    with pytest.raises(ValueError, match="the frames for each of 2 ControlNets"):
+        edit(video, control_images=controls)
+
+
+def test_video_refuses_another_size_for_one_controlnet(tmp_path):
+    video = models.controlnet_pipeline(tmp_path, CrossFrameVideoPipeline, controlnets=2)
+    controls = [CONTROLS, resized(CONTROLS, 1, (32, 32))]
+    message = r"control_images\[1\]\[1\] is 32 x 32 pixels, images\[0\] is 16 x 16"
+    with pytest.raises(ValueError, match=message):
+        edit(video, control_images=controls)

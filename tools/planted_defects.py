@@ -133,8 +133,8 @@ DEFECTS = [
     Defect(
         "no finally: a pipeline stays patched after an error",
         "hosts/diffusers/attention.py",
-        "        yield clip\n    finally:\n",
-        "        yield clip\n    except ZeroDivisionError:\n        raise\n    else:\n",
+        "        clip.warn_unpainted()\n    finally:\n",
+        "        clip.warn_unpainted()\n    except ZeroDivisionError:\n        raise\n    else:\n",
         "tests/test_diffusers.py",
     ),
     Defect(

@@ -1,40 +1,49 @@
-"""The consistency report on ComfyUI's IMAGE batches, (frames, height, width, 3)."""
+"""The consistency report on ComfyUI's IMAGE batches, (frames, height, width, channels)."""
 
 import importlib.util
+from dataclasses import replace
 
 import comfy.model_management
 import comfy.utils
 from torch import Tensor
 
+from ...consistency import frames_not_finite
+from ...consistency.optical_flow import LEAST_SIDE
 from ...consistency.report import Report, heat_map, plot, report
 from .errors import BadInputError
 
 NODE = "CrossFrameConsistency"
+NO_STRUCTURE = 1 / 255  # RGB; a frame that varies by less is of one colour
+BEYOND = 0.05  # RGB, how far resizing may overshoot 0 and 1
 
 
 def consistency_report(edited: Tensor, source: Tensor, far: int) -> tuple[Report, Tensor, Tensor]:
     """Measure an edited video: the report, a plot (1, h, w, 3) and a heat-map clip.
 
-    far: the largest lag, frames; lags are 1, 2, 4, ... and far. Raises BadInputError if the
-    two videos are not of one shape or too short.
+    far: the largest lag, frames, or the largest there is in a shorter video; lags are 1, 2, 4,
+    ... and this one. Raises BadInputError if the two videos are not of one shape, too short or
+    too small, or have values that are nan or infinite.
     """
     check_library()
-    check_clips(edited, source, far)
+    check_clips(edited, source)
+    frames, moving = _frames(edited), _frames(source)
+    check_values(frames, moving)
     bar = comfy.utils.ProgressBar(len(source) - 1)
 
     def progress() -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
         bar.update(1)
 
-    frames, moving = _frames(edited), _frames(source)
-    found = report(frames, moving, lags_up_to(far), progress)
+    found = report(frames, moving, lags_up_to(min(far, len(source) - 1)), progress)
+    found = replace(found, notes=_notes(frames, moving, far))
     heat = heat_map(frames, found.heat)
     return found, plot(found.errors)[None].movedim(1, -1), heat.movedim(1, -1)
 
 
 def _frames(images: Tensor) -> Tensor:
-    """(frames, height, width, 3 or 4) -> (frames, 3, height, width)."""
-    return images[..., :3].movedim(-1, 1).float().cpu()
+    """(frames, height, width, channels) -> (frames, 3 or 1, height, width), without alpha."""
+    colours = 3 if images.shape[-1] >= 3 else 1
+    return images[..., :colours].movedim(-1, 1).float().cpu()
 
 
 def check_library() -> None:
@@ -46,8 +55,12 @@ def check_library() -> None:
         )
 
 
-def check_clips(edited: Tensor, source: Tensor, far: int) -> None:
-    """Raise BadInputError unless an edited video can be compared with its source."""
+def check_clips(edited: Tensor, source: Tensor) -> None:
+    """Raise BadInputError unless an edited video has the shape to be compared with its source."""
+    for name, images in (("edited", edited), ("source", source)):
+        if images.ndim != 4 or images.shape[-1] == 0:
+            problem = f"is no batch of pictures, but of shape {tuple(images.shape)}."
+            raise BadInputError(NODE, name, problem, "Connect the frames as an IMAGE.")
     if edited.shape[:3] != source.shape[:3]:
         raise BadInputError(
             NODE,
@@ -55,13 +68,34 @@ def check_clips(edited: Tensor, source: Tensor, far: int) -> None:
             f"has {_described(source)}, edited has {_described(edited)}.",
             "Give both videos the same frames in the same size (ImageScale).",
         )
-    if len(edited) <= far:
+    if len(edited) < 2:
         raise BadInputError(
             NODE,
-            "far",
-            f"is {far}, but the video has only {len(edited)} frames.",
-            f"Choose at most {max(len(edited) - 1, 1)}, or give a longer video.",
+            "edited",
+            f"has {_described(edited)}. How steady a video is shows between frames only.",
+            "Give both videos at least 2 frames.",
         )
+    if min(edited.shape[1:3]) < LEAST_SIDE:
+        raise BadInputError(
+            NODE,
+            "edited",
+            f"has {_described(edited)}, too small to see any motion.",
+            f"Give pictures of at least {LEAST_SIDE} pixels either way.",
+        )
+
+
+def check_values(edited: Tensor, source: Tensor) -> None:
+    """Raise BadInputError if a frame has values that are nan or infinite."""
+    for name, frames in (("edited", edited), ("source", source)):
+        if broken := frames_not_finite(frames):
+            others = f", and so have {len(broken) - 1} others" if broken[1:] else ""
+            raise BadInputError(
+                NODE,
+                name,
+                f"frame {broken[0]}, counted from 0, has values that are nan or infinite{others}.",
+                "Find out where they come from and make them anew; a VAE that decodes in half "
+                "precision is a common cause (start ComfyUI with --fp32-vae).",
+            )
 
 
 def lags_up_to(far: int) -> list[int]:
@@ -72,6 +106,36 @@ def lags_up_to(far: int) -> list[int]:
     return lags if lags[-1] == far else [*lags, far]
 
 
+def _notes(edited: Tensor, source: Tensor, far: int) -> tuple[str, ...]:
+    """What one must know of the inputs to read the numbers; nothing for an ordinary clip."""
+    notes = []
+    if far >= len(edited):
+        notes.append(
+            f"The videos have {len(edited)} frames, so the largest distance is {len(edited) - 1} "
+            f"and not {far}."
+        )
+    for name, frames in (("edited", edited), ("source", source)):
+        lowest, highest = float(frames.min()), float(frames.max())
+        if lowest < -BEYOND or highest > 1 + BEYOND:
+            notes.append(
+                f"{name} has values from {lowest:.4g} to {highest:.4g}. Pictures have 0 to 1, and "
+                "the numbers are in units of that."
+            )
+    if _of_one_colour(edited):
+        notes.append("Every frame of edited is of one colour, so that a low number is no merit.")
+    if _of_one_colour(source):
+        notes.append(
+            "Every frame of source is of one colour. No motion can be seen there, so pixels "
+            "were compared with those at the same place."
+        )
+    return tuple(notes)
+
+
+def _of_one_colour(frames: Tensor) -> bool:
+    """Whether no frame shows anything. frames: (frames, channels, height, width)."""
+    return bool((frames.amax(dim=(2, 3)) - frames.amin(dim=(2, 3)) < NO_STRUCTURE).all())
+
+
 def _described(images: Tensor) -> str:
     frames, height, width = images.shape[:3]
-    return f"{frames} frames of {width} x {height}"
+    return f"{frames} frame{'' if frames == 1 else 's'} of {width} x {height}"

@@ -12,6 +12,7 @@ are projected from it instead of from the frame's own hidden states.
 """
 
 import functools
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,11 +24,15 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from ...attention import LAYER_SETS, REFERENCES, Evaluation, Layer, Run, reference_policy
+from ...attention.bank import Key
 from ...attention.references import Policy
+from .calls import Brought, check_alike, check_pictures, conds_per_picture
 from .choices import chosen
 from .unet import find_unet, self_attention_layers
 
 LAST_TIMESTEP = 999.0  # Stable Diffusion's noisiest
+
+log = logging.getLogger("crossframe")
 
 
 class CrossFrameProcessor:
@@ -78,14 +83,24 @@ class Clip:
         frames: int,
         attentions: Mapping[Layer, Attention],
         timesteps: tuple[float, float] = (math.inf, -math.inf),
+        clips: int | None = None,
+        pipeline: Any = None,
     ):
-        """timesteps: the first and the last in which the frames attend to their references."""
+        """timesteps: the first and the last in which the frames attend to their references.
+
+        clips: how many are painted side by side, None if it was not said. pipeline: whose U-Net
+        it is, or the U-Net.
+        """
         if frames < 1:
             raise ValueError(f"a clip has at least 1 frame, not {frames}")
+        if clips is not None and clips < 1:
+            raise ValueError(f"a call paints a frame of at least 1 clip, not of {clips}")
         self.policy = policy
         self.frames = frames
         self.attentions = attentions
         self.timesteps = timesteps
+        self.clips = clips
+        self.pipeline = pipeline
         self.processors = {
             layer: CrossFrameProcessor(attn1.processor, functools.partial(self._attend, layer))
             for layer, attn1 in attentions.items()
@@ -93,24 +108,47 @@ class Clip:
         self.run: Run | None = None
         self._evaluation: Evaluation | None = None
         self._resting = False
+        self._brought: list[Brought] = []  # to every evaluation of frame 0
 
     def start_frame(self, frame: int) -> None:
         """Say that the next pipeline call paints this frame (0-based).
 
         Frames come in order, without gaps; frame 0 begins the clip anew.
-        Raises ValueError for a frame out of order, StepMismatchError if the frame before
-        took another number of model evaluations than frame 0.
+        Raises ValueError for a frame out of order or beyond the clip, RuntimeError if the U-Net
+        was not called for the frame before, StepMismatchError if that one took another number of
+        model evaluations than frame 0.
         """
         expected = 0 if self.run is None else self.run.frame + 1
         if frame not in (0, expected) or frame >= self.frames:
+            more = "frames come in order" if expected < self.frames else "the clip has no more"
             raise ValueError(
                 f"frame {frame} cannot start: {expected} of {self.frames} frames have been "
-                "started, and frames come in order"
+                f"started, and {more}; cross_frame_attention(frames=...) says how many there are"
             )
         if frame == 0:
-            self.run = Run(self.policy, self.frames)
+            self.run, self._brought = Run(self.policy, self.frames), []
+        elif self.painted < frame:
+            raise RuntimeError(
+                f"frame {frame - 1} was started, but the U-Net was not called for it; call a "
+                "pipeline with the U-Net that cross_frame_attention was given, once per frame"
+            )
         self.run.start_frame(frame)
         self._evaluation = None
+
+    @property
+    def painted(self) -> int:
+        """How many frames the U-Net was called for, begun ones too."""
+        return 0 if self.run is None else self.run.frame + (self.run.step >= 0)
+
+    def warn_unpainted(self) -> None:
+        """Say that a clip is left before all of its frames are painted."""
+        if self.painted < self.frames:
+            log.warning(
+                "Cross-frame attention: the clip was left with %d of its %d frames painted. Call "
+                "start_frame(i) and then the pipeline for every frame.",
+                self.painted,
+                self.frames,
+            )
 
     def close(self) -> None:
         """Forget everything that was kept of the clip."""
@@ -123,6 +161,8 @@ class Clip:
 
         Evaluations go by their ordinal: a scheduler may take more of them than steps (PNDM)
         or revisit a timestep with another sample (Heun).
+        Raises RuntimeError if frame or processors are not as they must be, ValueError if the
+        batch cannot be one frame's, StepMismatchError for other steps than frame 0 had.
         """
         if self.run is None:
             raise RuntimeError("call start_frame(0) before the first pipeline call of a clip")
@@ -139,10 +179,41 @@ class Clip:
             )
         timestep = args[1] if len(args) > 1 else kwargs["timestep"]
         timestep = float(torch.as_tensor(timestep).flatten()[0])
+        self._check_call(self.run, Brought.of(args, kwargs), timestep)
         first, last = self.timesteps
         self.run.next_step(timestep)
         self._resting = not last <= timestep <= first
         self._evaluation = self.run.evaluate((self.run.frame,), self.attentions)
+
+    def _check_call(self, run: Run, brought: Brought, timestep: float) -> None:
+        """Raise an error unless the U-Net's batch is what the current frame brings next."""
+        before = run.noise_levels[: run.step + 1]  # of this frame
+        if timestep in before[:1] and set(before) != {timestep}:
+            raise RuntimeError(
+                f"frame {run.frame} is being painted a second time: the U-Net is back at its first "
+                "timestep. Call start_frame before each pipeline call, once per frame"
+            )
+        if run.frame > 0:
+            for first in self._brought[len(before) : len(before) + 1]:
+                check_alike(
+                    first, brought, run.frame, getattr(self.pipeline, "vae_scale_factor", None)
+                )
+            return
+        if not before:
+            conds = conds_per_picture(self.pipeline)
+            check_pictures(brought.rows, self.frames, self.clips, conds)
+        self._brought.append(brought)
+
+    def _require_references(self, run: Run, layer: Layer, rows: int, tokens: int) -> None:
+        """Raise ValueError if a row would find nothing to attend to at a layer."""
+        for reference in set(run.policy.references(run.frame)) - {run.frame}:
+            for row in range(rows):
+                if reference not in run.bank.frames(Key(run.step, layer, row, tokens)):
+                    raise ValueError(
+                        f"frame {run.frame} has {rows} rows of {tokens} tokens in layer "
+                        f"{tuple(layer)}, and frame {reference} has left none like that; "
+                        "something changes the tokens of single frames on their way"
+                    )
 
     @torch.compiler.disable
     def _attend(self, layer: Layer, hidden_states: Tensor) -> Tensor:
@@ -154,6 +225,7 @@ class Clip:
             raise RuntimeError("the U-Net must be called as a module, not through its forward()")
         if self._resting:  # no frame attends elsewhere at this step, so nothing is to be kept
             return hidden_states
+        self._require_references(self._evaluation.run, layer, *hidden_states.shape[:2])
         (attended,) = self._evaluation.attend(layer, range(len(hidden_states)), (hidden_states,))
         return attended
 
@@ -171,6 +243,7 @@ def cross_frame_attention(
     layers: str = "up",
     start_percent: float = 0.0,
     end_percent: float = 1.0,
+    clips: int | None = None,
 ) -> Iterator[Clip]:
     """Give a U-Net cross-frame attention for one clip, and take it away in any case.
 
@@ -182,9 +255,13 @@ def cross_frame_attention(
         attend to their own tokens.
     start_percent, end_percent: the part of the denoising in which frames attend to their
         references, 0 to 1, as ComfyUI counts it: linear in the training timestep.
+    clips: how many clips every call paints side by side, each by itself: the number of prompts
+        times the number of images per prompt. Needed only where that number is `frames` or a
+        multiple of it, which looks as if all frames were in one call and is refused.
     Raises ValueError, before anything is changed, for an unknown name, an empty part of the
-    denoising, fewer than 1 frame, an object without such a U-Net, or a U-Net that cross-frame
-    attention cannot act on.
+    denoising, fewer than 1 frame or clip, an object without such a U-Net, or a U-Net that
+    cross-frame attention cannot act on; in a pipeline call, for pictures that cannot be one frame.
+    Logs a warning if the clip is left before all frames are painted.
 
     The attention of Tune-A-Video (Wu et al. 2023), section 3.2, without training as in
     Rerender A Video (Yang et al. 2023), section 4.1. There, layers project keys and values of
@@ -199,13 +276,14 @@ def cross_frame_attention(
         )
     first = (1 - start_percent) * LAST_TIMESTEP if start_percent > 0 else math.inf
     last = (1 - end_percent) * LAST_TIMESTEP if end_percent < 1 else -math.inf
-    clip = Clip(policy, frames, attentions, (first, last))
+    clip = Clip(policy, frames, attentions, (first, last), clips, pipeline_or_unet)
     saved = {layer: attn1.processor for layer, attn1 in attentions.items()}
     hook = unet.register_forward_pre_hook(clip.begin_evaluation, with_kwargs=True)
     try:
         for layer, attn1 in attentions.items():
             attn1.set_processor(clip.processors[layer])
         yield clip
+        clip.warn_unpainted()
     finally:
         hook.remove()
         for layer, attn1 in attentions.items():

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..frame_noise import FRAME_NOISE, SAME
 from .attention import cross_frame_attention
 from .choices import chosen
+from .sizes import check_sizes
 from .unet import uncompiled
 
 
@@ -72,7 +73,8 @@ class CrossFrameVideoPipeline(StableDiffusionControlNetImg2ImgPipeline):
             "different per frame" lets the generator run on.
         kwargs: everything else the parent's call takes.
         Returns the frames; fewer than given if a callback interrupted the pipeline.
-        Raises ValueError if numbers of frames differ or an argument does not fit a clip.
+        Raises ValueError, before any frame is painted, if numbers or sizes of frames differ or
+        an argument does not fit a clip.
         """
         chosen("frame_noise", frame_noise, dict.fromkeys(FRAME_NOISE))
         if num_images_per_prompt != 1:
@@ -87,12 +89,17 @@ class CrossFrameVideoPipeline(StableDiffusionControlNetImg2ImgPipeline):
             "latents": latents,
         }
         self._check_lengths(frames, control_images, shared_or_per_frame)
+        # Given latents take the place of the images.
+        start = {"images": images} if latents is None else {"latents": latents}
+        controls = self._frames_by_net(control_images)
+        sides = kwargs.get("height"), kwargs.get("width")
+        check_sizes({**start, **controls}, self.image_processor, *sides)
 
         painted, nsfw = [], []
         noise_state = generator.get_state()
         with (
             cross_frame_attention(
-                self, frames, references, include_self, layers, start_percent, end_percent
+                self, frames, references, include_self, layers, start_percent, end_percent, 1
             ) as clip,
             self._one_progress_bar(frames) as progress_bar,
         ):
@@ -118,16 +125,23 @@ class CrossFrameVideoPipeline(StableDiffusionControlNetImg2ImgPipeline):
 
     def _check_lengths(self, frames: int, control_images: Any, others: Mapping[str, Any]) -> None:
         """Raise ValueError unless everything with one part per frame has as many as `images`."""
-        counts = {"control_images": _count_frames("control_images", control_images)}
-        if self._has_several_controlnets():
-            counts = {
-                f"control_images[{net}]": _count_frames(f"control_images[{net}]", of_net)
-                for net, of_net in enumerate(control_images)
-            }
+        by_net = self._frames_by_net(control_images)
+        counts = {name: _count_frames(name, of_net) for name, of_net in by_net.items()}
         counts |= {name: len(value) for name, value in others.items() if not _is_shared(value)}
         for name, count in counts.items():
             if count != frames:
                 raise ValueError(f"{name} has {count} frames, images has {frames}")
+
+    def _frames_by_net(self, control_images: Any) -> dict[str, Any]:
+        """The control frames of each ControlNet, by a name. Raises ValueError if one has none."""
+        if not self._has_several_controlnets():
+            return {"control_images": control_images}
+        nets = len(uncompiled(self.controlnet).nets)
+        if not isinstance(control_images, (list, tuple)) or len(control_images) != nets:
+            raise ValueError(
+                f"control_images must be a list with the frames for each of {nets} ControlNets"
+            )
+        return {f"control_images[{net}]": of_net for net, of_net in enumerate(control_images)}
 
     def _control_image(self, control_images: Any, frame: int) -> Any:
         """Return one frame's control image, or a list of them for several ControlNets."""
