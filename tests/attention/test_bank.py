@@ -81,7 +81,7 @@ FULL = [
     ALLOCATOR("Allocation on device"),
     ACCELERATOR("CUDA error: out of memory\nCUDA kernel errors might be reported later"),
     RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, max allowed: 9.07 GB)."),
-    RuntimeError("Could not allocate tensor with 98304 bytes. There is not enough GPU video memory"),
+    RuntimeError("Could not allocate tensor with 8 bytes. There is not enough GPU video memory"),
     RuntimeError("Native API failed. Native API returns: -5 (PI_ERROR_OUT_OF_RESOURCES)"),
     RuntimeError("level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)"),
 ]
