@@ -14,7 +14,7 @@ from comfy.model_patcher import create_model_options_clone
 from comfy.samplers import resolve_areas_and_cond_masks_multidim
 
 from ...attention.bank import readable_size
-from .bank_size import bank_bytes
+from .bank_size import expected_size, true_size
 from .conditions import ControlCopies, check_rows, conds_of_frames
 from .continuation import NOTHING, Continuation
 from .errors import BadInputError
@@ -79,12 +79,13 @@ def sample_frames(
     own_noise = None
     if noise_mask is not None:
         own_noise = mask_noise(sampler, seed, latent, run.offset)
-    bank = bank_bytes(run, guider, sampler, sigmas, latent)
-    run.expect_bank(bank)
+    bank = expected_size(run, guider, sampler, sigmas, latent)
+    run.expect_bank(bank.nbytes)
     log.info(
-        "Cross-frame attention: %d frames one after another, bank of up to %s in %d layers.",
+        "Cross-frame attention: %d frames one after another, bank of %s %s in %d layers.",
         frames,
-        readable_size(bank),
+        "up to" if bank.counted else "about",
+        readable_size(bank.nbytes),
         len(run.settings.layers),
     )
     progress = FrameProgress(guider.model_patcher, frames, max(len(sigmas) - 1, 0))
@@ -104,6 +105,7 @@ def sample_frames(
                 disable_pbar=True,
                 seed=seed,
             )
+            bank = true_size(bank, run)
             samples.append(sample.to(comfy.model_management.intermediate_device()))
             denoised.append(None if progress.x0 is None else progress.x0.cpu())
             if record is not None and row + 1 < frames:
@@ -117,7 +119,7 @@ def sample_frames(
         torch.cat(samples),
         torch.cat(denoised) if shown else None,
         run.leave() if going.carry else None,
-        f"{frames} frames, {run.settings}; {held} ({readable_size(bank)} expected)",
+        f"{frames} frames, {run.settings}; {held} ({readable_size(bank.nbytes)} expected)",
     )
 
 
