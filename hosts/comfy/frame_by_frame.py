@@ -55,6 +55,7 @@ def sample_frames(
     node: str,
     going: Continuation = NOTHING,
     record: Record | None = None,
+    one_noise: bool = False,
 ) -> Painted:
     """Sample the frames of a latent one by one.
 
@@ -62,6 +63,7 @@ def sample_frames(
     noise, latent: (frames, channels, height, width). noise_mask: None, or (..., height, width)
     with one row for all frames or one per frame. node: id of the node, for errors. record:
     where finished frames are kept until all are, and those of an interrupted run are found.
+    one_noise: whether all frames share their noise, and what the sampler adds to it.
     Raises BadInputError before any sampling.
     """
     if noise_mask is not None:  # rows of masks come in as many shapes as there are nodes
@@ -72,7 +74,15 @@ def sample_frames(
     if going.has_origin or record is not None:
         origin = Origin.of(guider, noise, sampler, sigmas)
     done, going = record.found(going, origin) if record is not None else ([], going)
-    run = new_run(guider, noise, node=node, one_frame=True, going=going, origin=origin)
+    run = new_run(
+        guider,
+        noise,
+        node=node,
+        one_frame=True,
+        going=going,
+        origin=origin,
+        one_noise=one_noise,
+    )
     if going.reference_only:
         run.pictures = latent
     conds = _clip_conds(guider, latent)

@@ -6,6 +6,8 @@ import torch
 
 from ..frame_noise import SAME
 
+ONE_NOISE = "crossframe_one_noise"  # attribute of noise whose NOISE says that frames share it
+
 
 class ClipNoise:
     """A NOISE that gives every frame of a clip the same draw of another NOISE.
@@ -24,12 +26,23 @@ class ClipNoise:
         single = {key: value for key, value in latent.items() if key != "batch_index"}
         single["samples"] = latent["samples"][:1]
         draw = self.noise.generate_noise(single)
-        return draw.repeat(latent["samples"].shape[0], *[1] * (draw.ndim - 1))
+        noise = draw.repeat(latent["samples"].shape[0], *[1] * (draw.ndim - 1))
+        setattr(noise, ONE_NOISE, True)
+        return noise
 
 
 def clip_noise(noise, frame_noise: str):
     """Return a NOISE that draws as `frame_noise` (one of FRAME_NOISE) says."""
     return ClipNoise(noise) if frame_noise == SAME else noise
+
+
+def is_one_noise(noise: torch.Tensor) -> bool:
+    """Whether frames share their noise, as far as the noise itself can tell.
+
+    noise: (frames, channels, height, width). No noise at all (a second stage, which adds none)
+    says nothing of what a sampler draws on its way, unless it comes from a `ClipNoise`.
+    """
+    return getattr(noise, ONE_NOISE, False) or bool((noise == noise[:1]).all() and noise.any())
 
 
 def noise_from(noise, latent: dict, first: int) -> torch.Tensor:

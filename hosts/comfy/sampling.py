@@ -16,6 +16,7 @@ from .conditions import check_conditions, conds_of_frames, name_conds
 from .continuation import Continuation
 from .errors import BadInputError
 from .neighbours import IN_BATCHES, PER_STEP, check_neighbours
+from .noise import is_one_noise
 from .run import ComfyEvaluation, ComfyRun, new_run, options_of_batch, options_with_run, run_of
 from .sampler_noise import with_frame_noise
 from .settings import KEY, NODE
@@ -69,7 +70,15 @@ def run_sampling(
         check_sampling(guider, guider.conds, latent_image, PER_STEP, NODE)
         going = Continuation(before[KEY].state)
         origin = Origin.of(guider, noise, sampler, sigmas) if going.has_origin else None
-        run = new_run(guider, noise, node=NODE, one_frame=False, going=going, origin=origin)
+        run = new_run(
+            guider,
+            noise,
+            node=NODE,
+            one_frame=False,
+            going=going,
+            origin=origin,
+            one_noise=is_one_noise(noise),
+        )
         if 0 < run.settings.frames_per_batch < run.rows:
             check_neighbours(guider, IN_BATCHES, NODE)
         options = options_with_run(create_model_options_clone(before), run)
