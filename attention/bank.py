@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, KeysView, Mapping, Set
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .layers import Layer
+from .out_of_memory import is_out_of_memory
 from .storage import Storage, Stored
 
 log = logging.getLogger("crossframe")
@@ -79,19 +79,25 @@ class Bank:
         """Put what `make` makes in its place; in system memory if the device has none left."""
         try:
             made = tuple(make(self.storage))
-        except torch.cuda.OutOfMemoryError:
-            if self.storage.device == torch.device("cpu"):
+        except RuntimeError as error:
+            if not self.storage.needs_device or not is_out_of_memory(error):
                 raise
-            log.warning(
-                "Cross-frame attention: no memory left on %s for hidden states (%s are there); "
-                "the rest is kept in system memory, which is slower.",
-                device,
-                readable_size(self.nbytes),
-            )
-            self.storage = replace(self.storage, device=torch.device("cpu"))
             made = ()
-        frames[frame] = made or tuple(make(self.storage))
-        self.nbytes += sum(stored.nbytes for stored in frames[frame])
+        if not made:  # out of the handler, which holds on to what was made in vain
+            self._leave_device(device)
+            made = tuple(make(self.storage))
+        frames[frame] = made
+        self.nbytes += sum(stored.nbytes for stored in made)
+
+    def _leave_device(self, device: torch.device) -> None:
+        """From now on keep everything in system memory, and say so."""
+        log.warning(
+            "Cross-frame attention: no memory left on %s for hidden states (the bank holds %s); "
+            "the rest is kept in system memory, which is slower.",
+            device,
+            readable_size(self.nbytes),
+        )
+        self.storage = self.storage.in_system_memory()
 
     def addresses(self) -> KeysView[Key]:
         """All addresses: a view, which changes with the bank."""

@@ -19,6 +19,7 @@ import torch
 
 from .bank import Bank, Key, Tokens
 from .compose import gather
+from .errors import PackError
 from .layers import Layer
 from .references import Policy, carried_frames, last_readers
 from .shared import Rows, collect
@@ -30,7 +31,7 @@ log = logging.getLogger("crossframe")
 Made = TypeVar("Made")
 
 
-class StepMismatchError(RuntimeError):
+class StepMismatchError(PackError, RuntimeError):
     """Frames of one run do not go through the same denoising steps."""
 
 

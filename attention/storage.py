@@ -51,11 +51,24 @@ class Storage:
     """Where and how precisely a bank keeps tokens.
 
     device: None for the device that computes them. precision: one of PRECISIONS. int8 keeps
-    one scale per token, half the bytes of fp16 and a quarter of fp32.
+    one scale per token, half the bytes of fp16 and a quarter of fp32. rounds_there: whether
+    tokens are rounded where they are kept. Where they are computed is faster, as fewer bytes
+    travel, but takes some memory there.
     """
 
     device: torch.device | None = None
     precision: str = AS_COMPUTED
+    rounds_there: bool = False
+
+    def in_system_memory(self) -> "Storage":
+        """The same precision, without any memory of the device that computes."""
+        return replace(self, device=torch.device("cpu"), rounds_there=True)
+
+    @property
+    def needs_device(self) -> bool:
+        """Whether keeping takes memory of the device that computes."""
+        rounds = self.precision != AS_COMPUTED and not self.rounds_there
+        return self.device != torch.device("cpu") or rounds
 
     def keep(self, tokens: Tensor) -> Stored:
         """Keep a copy of tokens, (tokens, channels)."""
@@ -65,6 +78,8 @@ class Storage:
         if self.precision == AS_COMPUTED:
             # A view would keep the whole batch alive, and the owner may change it in place.
             return Stored(tokens.to(target, copy=True), None, device, dtype)
+        if self.rounds_there:
+            tokens = tokens.to(target)
         largest = tokens.abs().amax(dim=-1, keepdim=True).float()  # (tokens, 1)
         scale = (largest / STEPS).clamp(min=torch.finfo(torch.float32).tiny)
         values = (tokens / scale).round().to(torch.int8)

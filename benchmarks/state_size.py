@@ -44,7 +44,7 @@ def measure(family: str, steps: int, layers: str):
     from comfy.samplers import CFGGuider, sampler_object
     from comfy_extras.nodes_custom_sampler import BasicScheduler, Noise_RandomNoise
 
-    from ..hosts.comfy.bank_size import bank_bytes
+    from ..hosts.comfy.bank_size import expected_size
     from ..hosts.comfy.continuation import Continuation
     from ..hosts.comfy.run import new_run
     from ..hosts.comfy.sampler_nodes import sample_custom
@@ -70,7 +70,7 @@ def measure(family: str, steps: int, layers: str):
     going = Continuation(carry=True)
     origin = Origin.of(guider, clip, sampler, sigmas)
     run = new_run(guider, clip, node="", one_frame=True, going=going, origin=origin)
-    estimate = bank_bytes(run, guider, sampler, sigmas, clip)
+    estimate = expected_size(run, guider, sampler, sigmas, clip).nbytes
     yield f"{family}, {steps} steps, layers {layers}: estimate {estimate / MIB:.2f} MiB"
     noise = Noise_RandomNoise(0)
     state = sample_custom(noise, guider, sampler, sigmas, {"samples": clip}, "", going).state

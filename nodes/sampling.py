@@ -8,11 +8,57 @@ from .common import CATEGORY, FRAME_BY_FRAME_ALIASES
 from .continuation import continuation, continuation_inputs, report, state_output
 from .noise import FRAME_NOISE_TOOLTIP
 
+SWITCH = ["enable", "disable"]
 LATENT_TOOLTIP = "The clip: one latent per frame, in order."
 
 
+def stage_inputs() -> list:
+    """The inputs that KSamplerAdvanced has and KSampler has not."""
+    return [
+        io.Combo.Input(
+            "add_noise",
+            options=SWITCH,
+            default="enable",
+            optional=True,
+            advanced=True,
+            tooltip="'disable' adds no noise before the first step: for a second sampler, which "
+            "goes on with the noisy latents of a first one. Noise that the sampling algorithm "
+            "adds on its way is not meant; frame_noise says whether frames share that.",
+        ),
+        io.Int.Input(
+            "start_at_step",
+            default=0,
+            min=0,
+            max=10000,
+            optional=True,
+            advanced=True,
+            tooltip="The step to begin with; steps are counted from 0, as denoise leaves them. A "
+            "second sampler begins where the first one has ended.",
+        ),
+        io.Int.Input(
+            "end_at_step",
+            default=10000,
+            min=0,
+            max=10000,
+            optional=True,
+            advanced=True,
+            tooltip="End before this step, which a second sampler then begins with. At or above "
+            "the number of steps, all that are left are painted.",
+        ),
+        io.Combo.Input(
+            "return_with_leftover_noise",
+            options=SWITCH[::-1],
+            default="disable",
+            optional=True,
+            advanced=True,
+            tooltip="With an end_at_step before the last: 'enable' leaves the noise of that step "
+            "in the latents, for a second sampler; 'disable' takes all of it away.",
+        ),
+    ]
+
+
 class CrossFrameKSampler(io.ComfyNode):
-    """KSampler, frame by frame."""
+    """KSampler and KSamplerAdvanced, frame by frame."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -87,6 +133,7 @@ class CrossFrameKSampler(io.ComfyNode):
                     tooltip=FRAME_NOISE_TOOLTIP,
                 ),
                 *continuation_inputs(),
+                *stage_inputs(),
             ],
             outputs=[
                 io.Latent.Output(display_name="LATENT", tooltip="The painted clip."),

@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import comfy.ldm.modules.attention
 import torch
-from comfy.ldm.modules.attention import BasicTransformerBlock, CrossAttention
 
 from ...attention import Layer, attend_to_rows
 from .errors import BadInputError
+from .own_code import runs_comfyuis_forward
 from .run import ComfyEvaluation
 from .settings import KEY, NODE
 from .unet import transformer_blocks
@@ -23,8 +23,6 @@ from .unet import transformer_blocks
 # Where the patch leaves word for the replacement: in the dict that ComfyUI makes for one pass
 # through one layer, and hands to both.
 ROWS = f"{KEY}_rows"
-# As ComfyUI has them when the pack is loaded.
-OWN_FORWARDS = BasicTransformerBlock.forward, CrossAttention.forward
 COMPILED = "torch.compile"  # key of the wrapper that TorchCompileModel and others add
 
 
@@ -71,22 +69,18 @@ def _with_shared_layers(options: dict, evaluation: ComfyEvaluation, unet) -> dic
 
 
 def _untouched(unet) -> frozenset[Layer]:
-    """Layers that run ComfyUI's own code: other packs put theirs into blocks while they sample.
+    """Layers that run ComfyUI's own code: other packs put theirs into blocks and classes.
 
     Theirs may read what the attn1 patch returns, which must then have a row for every row.
     """
     return frozenset(
         layer
         for layer, block in transformer_blocks(unet)
-        if (_function(block), _function(block.attn1)) == OWN_FORWARDS
+        if runs_comfyuis_forward(block, "BasicTransformerBlock")
+        and runs_comfyuis_forward(block.attn1, "CrossAttention")
         and not block.attn1._forward_hooks
         and not block.attn1._forward_pre_hooks
     )
-
-
-def _function(module):
-    """What a module runs, whether its class or another pack has put it there."""
-    return getattr(module.forward, "__func__", module.forward)
 
 
 def _may_share(options: dict) -> bool:

@@ -1,7 +1,9 @@
 """The one form of an error about bad input: which node, which input, what to do."""
 
+from ...attention.errors import PackError
 
-class BadInputError(ValueError):
+
+class BadInputError(PackError, ValueError):
     """Something a user can put right in the graph."""
 
     def __init__(self, node: str, name: str, problem: str, fix: str) -> None:

@@ -15,12 +15,13 @@ from comfy.model_patcher import create_model_options_clone
 from comfy.samplers import resolve_areas_and_cond_masks_multidim
 
 from ...attention.bank import readable_size
-from .bank_size import bank_bytes
+from .bank_size import expected_size, true_size
 from .conditions import ControlCopies, check_rows, conds_of_frames
 from .continuation import NOTHING, Continuation
 from .default_prompts import with_clip_masks
 from .errors import BadInputError
 from .failures import explained
+from .hook_keyframes import HookKeyframes
 from .neighbours import FRAME_BY_FRAME
 from .noise import mask_noise, with_mask_noise
 from .progress import FrameProgress
@@ -60,6 +61,7 @@ def sample_frames(
     going: Continuation = NOTHING,
     record: Record | None = None,
     numbers: Sequence[int] | None = None,
+    one_noise: bool = False,
 ) -> Painted:
     """Sample the frames of a latent one by one.
 
@@ -68,6 +70,7 @@ def sample_frames(
     with one row for all frames or one per frame. node: id of the node, for errors. record:
     where finished frames are kept until all are, and those of an interrupted run are found.
     numbers: of the frames in the whole clip, if they do not follow those of the state.
+    one_noise: whether all frames share their noise, and what the sampler adds to it.
     Raises BadInputError before any sampling.
     """
     if noise_mask is not None:  # rows of masks come in as many shapes as there are nodes
@@ -79,20 +82,29 @@ def sample_frames(
         origin = Origin.of(guider, noise, sampler, sigmas)
     done, going = record.found(going, origin) if record is not None else ([], going)
     run = new_run(
-        guider, noise, node=node, one_frame=True, going=going, origin=origin, numbers=numbers
+        guider,
+        noise,
+        node=node,
+        one_frame=True,
+        going=going,
+        origin=origin,
+        one_noise=one_noise,
+        numbers=numbers,
     )
     if going.reference_only:
         run.pictures = latent
     conds = _clip_conds(guider, latent)
+    keyframes = HookKeyframes(conds.values())
     own_noise = None
     if noise_mask is not None:
         own_noise = mask_noise(sampler, seed, latent, run.offset)
-    bank = bank_bytes(run, guider, sampler, sigmas, latent)
-    run.expect_bank(bank)
+    bank = expected_size(run, guider, sampler, sigmas, latent)
+    run.expect_bank(bank.nbytes)
     log.info(
-        "Cross-frame attention: %d frames one after another, bank of up to %s in %d layers.",
+        "Cross-frame attention: %d frames one after another, bank of %s %s in %d layers.",
         frames,
-        readable_size(bank),
+        "up to" if bank.counted else "about",
+        readable_size(bank.nbytes),
         len(run.settings.layers),
     )
     progress = FrameProgress(guider.model_patcher, frames, max(len(sigmas) - 1, 0))
@@ -101,6 +113,7 @@ def sample_frames(
         for row in range(len(done), frames):
             with explained(node):
                 run.start_frame(run.offset + row)
+            keyframes.restore()
             rows = slice(row, row + 1)
             progress.start_frame(row)
             sample = _frame_guider(guider, run, conds).sample(
@@ -113,6 +126,7 @@ def sample_frames(
                 disable_pbar=True,
                 seed=seed,
             )
+            bank = true_size(bank, run)
             samples.append(sample.to(comfy.model_management.intermediate_device()))
             denoised.append(None if progress.x0 is None else progress.x0.cpu())
             if record is not None and row + 1 < frames:
@@ -126,7 +140,7 @@ def sample_frames(
         torch.cat(samples),
         torch.cat(denoised) if shown else None,
         run.leave() if going.carry else None,
-        _report(run, f"{held} ({readable_size(bank)} expected)"),
+        _report(run, f"{held} ({readable_size(bank.nbytes)} expected)"),
     )
 
 

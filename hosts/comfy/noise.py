@@ -26,6 +26,9 @@ class SeededNoise:
         return comfy.sample.prepare_noise(latent["samples"], self.seed, latent.get("batch_index"))
 
 
+ONE_NOISE = "crossframe_one_noise"  # attribute of noise whose NOISE says that frames share it
+
+
 class ClipNoise:
     """A NOISE that gives every frame of a clip the same draw of another NOISE.
 
@@ -44,12 +47,26 @@ class ClipNoise:
         single["samples"] = latent["samples"][:1]
         # A NOISE that brings its own rows may give more than one; the first is frame 0's.
         draw = self.noise.generate_noise(single)[:1]
-        return draw.repeat(latent["samples"].shape[0], *[1] * (draw.ndim - 1))
+        noise = draw.repeat(latent["samples"].shape[0], *[1] * (draw.ndim - 1))
+        setattr(noise, ONE_NOISE, True)
+        return noise
 
 
 def clip_noise(noise, frame_noise: str):
     """Return a NOISE that draws as `frame_noise` (one of FRAME_NOISE) says."""
     return ClipNoise(noise) if frame_noise == SAME else noise
+
+
+def is_one_noise(noise: torch.Tensor) -> bool:
+    """Whether frames share their noise, as far as the noise itself can tell.
+
+    noise: (frames, channels, height, width). One frame may be any frame of a clip, and no noise
+    at all (a second stage, which adds none) says nothing of what a sampler draws on its way,
+    unless it comes from a `ClipNoise`.
+    """
+    if getattr(noise, ONE_NOISE, False):
+        return True
+    return len(noise) > 1 and bool((noise == noise[:1]).all() and noise.any())
 
 
 def noise_from(noise, latent: dict, first: int, node: str) -> torch.Tensor:

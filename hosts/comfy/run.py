@@ -123,22 +123,19 @@ def new_run(
     one_frame: bool,
     going: Continuation = NOTHING,
     origin: Origin | None = None,
+    one_noise: bool = False,
     numbers: Sequence[int] | None = None,
 ) -> ComfyRun:
     """Begin a run for a guider whose MODEL carries settings.
 
-    noise: of the latent's frames, (frames, channels, height, width). Where it is the same for
-    every frame, so is what a sampler adds. node: id of the node, for errors. going, origin: if
-    it goes on from a state or leaves one. numbers: of the frames in the whole clip, if they are
-    known and do not follow one another.
+    noise: of the latent's frames, (frames, channels, height, width). node: id of the node, for
+    errors. going, origin: if it goes on from a state or leaves one. one_noise: whether all
+    frames share their noise, so that they also share what a sampler adds. numbers: of the frames
+    in the whole clip, if they are known and do not follow one another.
     Raises BadInputError if the run cannot go on from its state.
     """
     settings: Settings = guider.model_options[KEY]
-    # One frame may be any frame of a clip, and no noise at all is the same everywhere.
-    one_noise = bool((noise == noise[:1]).all() and noise.any())
-    if going.state is None:
-        one_noise = one_noise and len(noise) > 1
-    else:
+    if going.state is not None:
         check_origin(going.state.origin, origin, node)
         one_noise = one_noise and origin.noise == going.state.origin.noise
         origin = replace(origin, noise=going.state.origin.noise)

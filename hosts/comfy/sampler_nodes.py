@@ -1,15 +1,20 @@
 """What the sampler nodes do: the stock nodes' preparation around sampling frame by frame."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import comfy.model_management
 import comfy.sample
 import comfy.samplers
+import torch
 
 from .continuation import NOTHING, Continuation, with_state_of_model
 from .frame_by_frame import sample_frames
-from .noise import SeededNoise, clip_noise, noise_from
+from .noise import ClipNoise, SeededNoise, clip_noise, is_one_noise, noise_from
 from .resume import open_record
 from .state import ComfyState
+
+ON, OFF = "enable", "disable"  # as the stock KSamplerAdvanced calls them
+LAST_STEP = 10000  # the most steps that there are, as there
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,18 @@ class Sampled:
     denoised: dict
     state: ComfyState | None
     report: str
+
+
+class NoNoise:
+    """What the stock KSamplerAdvanced takes for noise if it is to add none."""
+
+    def __init__(self, seed: int) -> None:
+        """seed: of the noise that a sampler adds on its way."""
+        self.seed = seed
+
+    def generate_noise(self, latent: dict):
+        """Return zeros like latent["samples"]."""
+        return torch.zeros_like(latent["samples"], device="cpu")
 
 
 def sample_ksampler(
@@ -39,19 +56,51 @@ def sample_ksampler(
     frame_noise,
     going: Continuation = NOTHING,
     executed=None,
+    add_noise: str = ON,
+    start_at_step: int = 0,
+    end_at_step: int = LAST_STEP,
+    return_with_leftover_noise: str = OFF,
 ) -> Sampled:
-    """Do what the stock KSampler does, frame by frame."""
+    """Do what the stock KSampler and KSamplerAdvanced do, frame by frame.
+
+    Steps are counted as `denoise` leaves them, as in ComfyUI's function behind both nodes.
+    """
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
     schedule = comfy.samplers.KSampler(
         model, steps, model.load_device, sampler_name, scheduler, denoise, model.model_options
     )
+    leftover = return_with_leftover_noise == ON
+    sigmas = part_of(schedule.sigmas, start_at_step, end_at_step, leftover)
     sampler = comfy.samplers.sampler_object(sampler_name)
-    noise = clip_noise(SeededNoise(seed), frame_noise)
-    return sample_custom(
-        noise, guider, sampler, schedule.sigmas, latent, "CrossFrameKSampler", going, executed
+    noise = clip_noise(SeededNoise(seed) if add_noise == ON else NoNoise(seed), frame_noise)
+    sampled = sample_custom(
+        noise, guider, sampler, sigmas, latent, "CrossFrameKSampler", going, executed
     )
+    samples = as_intermediate(sampled.output["samples"])
+    return replace(sampled, output={**sampled.output, "samples": samples})
+
+
+def part_of(sigmas: torch.Tensor, start: int, end: int, leftover: bool) -> torch.Tensor:
+    """The noise levels of the steps from `start` to right before `end`, as KSamplerAdvanced has it.
+
+    sigmas: (steps + 1,) noise levels of all steps. leftover: whether the noise that is left at
+    `end` stays; otherwise the last step takes all of it away. Empty if there are no such steps.
+    """
+    if end < len(sigmas) - 1:
+        sigmas = sigmas[: end + 1].clone()
+        if not leftover:
+            sigmas[-1] = 0
+    return sigmas[start:] if start < len(sigmas) - 1 else sigmas[:0]
+
+
+def as_intermediate(samples: torch.Tensor) -> torch.Tensor:
+    """Latents in the precision and on the device that the stock KSampler hands them on in."""
+    management = comfy.model_management
+    # Older versions of ComfyUI know one precision only.
+    dtype = getattr(management, "intermediate_dtype", lambda: samples.dtype)()
+    return samples.to(device=management.intermediate_device(), dtype=dtype)
 
 
 def sample_custom(
@@ -91,7 +140,8 @@ def sample_custom(
         node,
         going,
         record,
-        latent.get("batch_index"),
+        one_noise=isinstance(noise, ClipNoise) or is_one_noise(drawn),
+        numbers=latent.get("batch_index"),
     )
     if record is not None:
         record.discard()

@@ -18,6 +18,7 @@ from .default_prompts import resolve_default_prompts
 from .errors import BadInputError
 from .failures import explained
 from .neighbours import IN_BATCHES, PER_STEP, check_neighbours
+from .noise import is_one_noise
 from .owners import is_of_comfyui
 from .row_noise import RowNoise
 from .rows_together import RowsTogether
@@ -75,7 +76,15 @@ def run_sampling(
         check_sampling(guider, guider.conds, latent_image, PER_STEP, NODE)
         going = Continuation(before[KEY].state)
         origin = Origin.of(guider, noise, sampler, sigmas) if going.has_origin else None
-        run = new_run(guider, noise, node=NODE, one_frame=False, going=going, origin=origin)
+        run = new_run(
+            guider,
+            noise,
+            node=NODE,
+            one_frame=False,
+            going=going,
+            origin=origin,
+            one_noise=is_one_noise(noise),
+        )
         if 0 < run.settings.frames_per_batch < run.rows:
             check_neighbours(guider, IN_BATCHES, run.rows, NODE)
         options = options_with_run(create_model_options_clone(before), run)

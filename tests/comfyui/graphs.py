@@ -284,7 +284,7 @@ def with_rows(model, frames: int):
     rows = torch.randn(frames, 1, 1, generator=torch.Generator().manual_seed(14))
 
     def patch(n, extra_options):
-        return n + rows.repeat(-(-len(n) // frames), 1, 1)[: len(n)]
+        return n + rows.repeat(-(-len(n) // len(rows)), 1, 1)[: len(n)]
 
     model = model.clone()
     model.set_model_attn2_output_patch(patch)

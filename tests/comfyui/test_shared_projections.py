@@ -3,10 +3,13 @@
 FLOP are counted by torch, so that the tests see what is computed and not how it is called.
 """
 
+import functools
+import sys
 import types
 
 import pytest
 import tiny
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 LAYERS = [("up", "first + previous"), ("all", "first"), ("all", "previous")]
@@ -159,6 +162,153 @@ def test_blocks_that_run_another_packs_code(sd15, prompts, monkeypatch):
         assert tiny.error(fast, tiny.frame_ksampler(model, *prompts, tiny.clip())) < 1e-4
     assert tiny.error(fast, usual) > 0.01
     assert tiny.error(tiny.ksampler(model, *prompts, tiny.clip()), usual) < 1e-4
+
+
+def own_attention(attn, x, context=None, value=None, mask=None, transformer_options=None):
+    """An attention layer's forward pass as a pack writes it."""
+    from comfy.ldm.modules.attention import CrossAttention, attention_basic
+
+    assert isinstance(attn, CrossAttention)
+    context = x if context is None else context
+    value = context if value is None else value
+    out = attention_basic(attn.to_q(x), attn.to_k(context), attn.to_v(value), attn.heads)
+    return 0.5 * attn.to_out(out)
+
+
+class AsObject:
+    """A forward pass that is an object, which Python binds to no block."""
+
+    def __init__(self, function, block):
+        self.function, self.block = function, block
+
+    def __call__(self, *args, **kwargs):
+        return self.function(self.block, *args, **kwargs)
+
+
+def as_function(patch, kind, module, function):
+    patch.setattr(kind, "forward", function)
+
+
+def as_wrapper(patch, kind, module, function):
+    """With the name, the module and all else that functools.wraps takes over."""
+
+    @functools.wraps(kind.forward)
+    def forward(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    patch.setattr(kind, "forward", forward)
+
+
+def as_decorated_wrapper(patch, kind, module, function):
+    patch.setattr(kind, "forward", torch.no_grad()(functools.wraps(kind.forward)(function)))
+
+
+def as_method_of_an_argument(patch, kind, module, function):
+    patch.setattr(kind, "forward", functools.partialmethod(function))
+
+
+def as_edited_source(patch, kind, module, function):
+    """Compiled within ComfyUI's own module, as packs do that edit the text of a function."""
+    scope = vars(sys.modules[kind.__module__])
+    text = "def forward(self, *args, **kwargs):\n    return _theirs(self, *args, **kwargs)\n"
+    patch.setitem(scope, "_theirs", function)
+    made = types.FunctionType(compile(text, "<edited>", "exec").co_consts[0], scope)
+    made.__qualname__ = kind.forward.__qualname__
+    patch.setattr(kind, "forward", made)
+
+
+def as_subclass(patch, kind, module, function):
+    patch.setattr(module, "__class__", type(kind.__name__, (kind,), {"forward": function}))
+
+
+def as_call_of_a_subclass(patch, kind, module, function):
+    patch.setattr(module, "__class__", type(kind.__name__, (kind,), {"__call__": function}))
+
+
+def as_object(patch, kind, module, function):
+    patch.setattr(module, "forward", AsObject(function, module))
+
+
+REPLACEMENTS = [
+    as_function,
+    as_wrapper,
+    as_decorated_wrapper,
+    as_method_of_an_argument,
+    as_edited_source,
+    as_subclass,
+    as_call_of_a_subclass,
+    as_object,
+]
+
+
+@pytest.fixture
+def load_again():
+    """Load the pack once more, as if another pack had been imported before it."""
+    import importlib
+
+    import crossframe
+
+    name = "crossframe_later"
+
+    def load():
+        package = types.ModuleType(name)
+        package.__path__ = list(crossframe.__path__)
+        sys.modules[name] = package
+        attention = importlib.import_module(f"{name}.nodes.attention").CrossFrameAttention
+        sampling = importlib.import_module(f"{name}.nodes.sampling").CrossFrameKSampler
+        return attention, sampling
+
+    yield load
+    for module in [module for module in sys.modules if module.startswith(name)]:
+        del sys.modules[module]
+
+
+@pytest.mark.parametrize("what", ["block", "attention"])
+@pytest.mark.parametrize("replace", REPLACEMENTS)
+def test_code_that_was_replaced_before_the_pack_was_imported(
+    sd15, prompts, monkeypatch, load_again, replace, what
+):
+    """Whatever way it was put there, it gets a row of keys for every row of queries."""
+    from comfy.ldm.modules.attention import BasicTransformerBlock, CrossAttention
+
+    usual = tiny.ksampler(tiny.patch(sd15, layers="all"), *prompts, tiny.clip())
+    block = sd15.model.diffusion_model.output_blocks[1][1].transformer_blocks[0]
+    if what == "block":
+        kind, module, function = BasicTransformerBlock, block, own_forward
+    else:
+        kind, module, function = CrossAttention, block.attn1, own_attention
+    replace(monkeypatch, kind, module, function)
+    attention, sampler = load_again()
+    choices = {"references": "first + previous", "include_self": False, "layers": "all"}
+    choices |= {"start_percent": 0.0, "end_percent": 1.0, "frames_per_batch": 0}
+    model = attention.execute(model=sd15, **choices).args[0]
+    inputs = {"positive": prompts[0], "negative": prompts[1], "latent_image": tiny.clip()}
+    inputs |= {**tiny.SAMPLING, "sampler_name": "euler", "frame_noise": "different per frame"}
+    frames = sampler.execute(model=model, **inputs).args[0]["samples"]
+    for one in (model, beside(model)):
+        assert tiny.error(tiny.ksampler(one, *prompts, tiny.clip()), frames) < 1e-4
+    assert tiny.error(frames, usual) > 0.01
+
+
+def test_projections_of_another_pack_are_shared_as_well(sd15, prompts, monkeypatch):
+    """What projects keys may be any module: each reference is still projected once."""
+    attn1 = sd15.model.diffusion_model.output_blocks[1][1].transformer_blocks[0].attn1
+    rows = []
+
+    class Lora(torch.nn.Module):
+        def __init__(self, linear):
+            super().__init__()
+            self.linear, self.in_features = linear, linear.in_features
+
+        def forward(self, x):
+            rows.append(len(x))
+            return 0.9 * self.linear(x)
+
+    model = tiny.patch(sd15, layers="all", references="first")
+    monkeypatch.setitem(attn1._modules, "to_k", Lora(attn1.to_k))
+    fast = tiny.ksampler(model, *prompts, tiny.clip(), steps=1)
+    assert rows == [2]  # the first frame, for both conds
+    assert tiny.error(fast, tiny.ksampler(beside(model), *prompts, tiny.clip(), steps=1)) < 1e-4
 
 
 def wrapped(model, kind, wrapper):

@@ -384,6 +384,7 @@ def test_sampler_without_attention_is_refused_in_words(server, object_info):
     (error,) = outcome.of_type("execution_error")
     assert "input 'model'" in error["exception_message"]
     assert "Put a CrossFrameAttention node before it." in error["exception_message"]
+    assert error["exception_type"] == "crossframe.BadInputError"  # and not by the pack's path
 
 
 def test_server_log_has_no_errors(server):
