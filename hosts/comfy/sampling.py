@@ -18,6 +18,7 @@ from .errors import BadInputError
 from .neighbours import IN_BATCHES, PER_STEP, check_neighbours
 from .run import ComfyEvaluation, ComfyRun, new_run, options_of_batch, options_with_run, run_of
 from .sampler_noise import with_frame_noise
+from .scenes import show_scenes
 from .settings import KEY, NODE
 from .state import Origin
 
@@ -73,6 +74,7 @@ def run_sampling(
         if 0 < run.settings.frames_per_batch < run.rows:
             check_neighbours(guider, IN_BATCHES, NODE)
         options = options_with_run(create_model_options_clone(before), run)
+        show_scenes(run.policy, run.offset, run.frames)
     sampler = with_frame_noise(sampler, sigmas, seed, run.draws())
     try:
         guider.model_options = options
