@@ -21,6 +21,7 @@ from .bank import Bank, Key, Tokens
 from .compose import gather
 from .errors import PackError
 from .layers import Layer
+from .noise_levels import same_level
 from .references import Policy, carried_frames, last_readers
 from .shared import Rows, collect
 from .state import State, frozen
@@ -103,12 +104,14 @@ class Run:
         self.step += 1
         if self.frame == self.start and self.state is None:
             self._noise_levels.append(noise_level)
-        elif self._noise_levels[self.step : self.step + 1] != [noise_level]:
-            steps = len(self._noise_levels)
-            expected = self._noise_levels[self.step] if self.step < steps else "none"
+            return self.step
+        steps = len(self._noise_levels)
+        expected = self._noise_levels[self.step] if self.step < steps else None
+        if expected is None or not same_level(expected, noise_level):
             raise StepMismatchError(
                 f"frame {self.frame} evaluates the model at noise level {noise_level} where "
-                f"the frames before had {expected} (evaluation {self.step})"
+                f"the frames before had {'none' if expected is None else expected} "
+                f"(evaluation {self.step})"
             )
         return self.step
 

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..hosts.comfy.continuation import ANCHORS, Continuation, state_at
 from ..hosts.comfy.graph import is_connected, show
+from ..hosts.comfy.state import NOT_KEPT
 from .common import StateType, first_frame_input
 
 
@@ -62,23 +63,29 @@ def state_output():
     )
 
 
-def continuation(node, inputs: dict, output: int) -> Continuation:
+def continuation(node, name: str, inputs: dict, output: int) -> Continuation:
     """Take these inputs out of a node's inputs.
 
-    node: the class that is executed. output: position of its state.
+    node: the class that is executed, a copy that ComfyUI has made and named. name: id of the node,
+    for errors. output: position of its state.
     """
     keep = inputs.pop("keep_state", False)
     first_frame = inputs.pop("first_frame", 0)
     return Continuation(
-        state=state_at(inputs.pop("state", None), first_frame, node.__name__),
+        state=state_at(inputs.pop("state", None), first_frame, name),
         anchor=inputs.pop("anchor", ANCHORS[0]),
         carry=keep or is_connected(node, output),
         reference_only=inputs.pop("reference_only", False),
     )
 
 
+def given_state(sampled):
+    """What a sampler gives at its output for frames that come after its own."""
+    return NOT_KEPT if sampled.state is None else sampled.state
+
+
 def report(node, sampled) -> dict:
     """Write on the node what it has done and what state it leaves; the same for the page."""
-    lines = [sampled.report] + ([] if sampled.state is None else [repr(sampled.state)])
+    lines = [*sampled.report] + ([] if sampled.state is None else [repr(sampled.state)])
     show(node, "\n".join(lines))
     return {"text": lines}

@@ -76,7 +76,7 @@ class CrossFrameDemoClip(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        check_exists(CLIP_FILE, cls.__name__)
+        check_exists(CLIP_FILE, "CrossFrameDemoClip")
         return io.NodeOutput(InputImpl.VideoFromFile(str(CLIP_FILE)))
 
 

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..hosts.frame_noise import FRAME_NOISE
 from .common import CATEGORY, FRAME_BY_FRAME_ALIASES
-from .continuation import continuation, continuation_inputs, report, state_output
+from .continuation import continuation, continuation_inputs, given_state, report, state_output
 from .noise import FRAME_NOISE_TOOLTIP
 
 SWITCH = ["enable", "disable"]
@@ -146,10 +146,10 @@ class CrossFrameKSampler(io.ComfyNode):
     def execute(cls, latent_image: dict, **inputs) -> io.NodeOutput:
         from ..hosts.comfy.sampler_nodes import sample_ksampler
 
-        going = continuation(cls, inputs, output=1)
+        going = continuation(cls, "CrossFrameKSampler", inputs, output=1)
         executed = cls if inputs.pop("resume", False) else None
         sampled = sample_ksampler(latent=latent_image, **inputs, going=going, executed=executed)
-        return io.NodeOutput(sampled.output, sampled.state, ui=report(cls, sampled))
+        return io.NodeOutput(sampled.output, given_state(sampled), ui=report(cls, sampled))
 
 
 class CrossFrameSampler(io.ComfyNode):
@@ -194,13 +194,13 @@ class CrossFrameSampler(io.ComfyNode):
     def execute(cls, noise, guider, sampler, sigmas, latent_image, **inputs) -> io.NodeOutput:
         from ..hosts.comfy.sampler_nodes import sample_custom
 
-        going = continuation(cls, inputs, output=2)
+        going = continuation(cls, "CrossFrameSampler", inputs, output=2)
         executed = cls if inputs.pop("resume", False) else None
         sampled = sample_custom(
             noise, guider, sampler, sigmas, latent_image, "CrossFrameSampler", going, executed
         )
         latents = sampled.output, sampled.denoised
-        return io.NodeOutput(*latents, sampled.state, ui=report(cls, sampled))
+        return io.NodeOutput(*latents, given_state(sampled), ui=report(cls, sampled))
 
 
 NODES = [CrossFrameKSampler, CrossFrameSampler]

@@ -5,8 +5,10 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
+from ..hosts.comfy.errors import BadInputError
 from ..hosts.comfy.graph import show
-from ..hosts.comfy.state_files import load_state, save_state, state_files
+from ..hosts.comfy.state_files import load_state, save_state
+from ..hosts.comfy.state_search import check_file, state_files
 from .common import CATEGORY, StateType
 
 
@@ -73,6 +75,19 @@ class CrossFrameLoadState(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, file: str | None) -> bool | str:
+        """Takes the place of ComfyUI's own check, which knows no file newer than the page's list.
+
+        file: None if it comes out of another node, which has not run yet.
+        """
+        try:
+            if file is not None:
+                check_file(file)
+        except BadInputError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def fingerprint_inputs(cls, file: str):
         """Runs again if the file is another one than before."""
         found = Path(folder_paths.get_annotated_filepath(file)).stat()
@@ -80,6 +95,7 @@ class CrossFrameLoadState(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
+        check_file(file)
         state = load_state(file)
         show(cls, repr(state))
         return io.NodeOutput(state)

@@ -1,11 +1,12 @@
 """How a run goes on from an earlier one, and what it leaves for a later one."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ...attention import Policy, with_scenes
 from .errors import BadInputError
 from .settings import KEY, NODE
-from .state import ComfyState
+from .state import ComfyState, checked_state
 
 KEEP = "keep the first frame"
 ANEW = "start anew"
@@ -51,11 +52,13 @@ class Continuation:
 NOTHING = Continuation()
 
 
-def state_at(state: ComfyState | None, first_frame: int, node: str) -> ComfyState | None:
+def state_at(state: Any, first_frame: int, node: str) -> ComfyState | None:
     """A state for frames that begin at a number of the clip; 0 for right after the state's.
 
-    Raises BadInputError if there is no state to count from, or if these frames are painted.
+    state: what arrives at the node's input; None if nothing is connected. Raises BadInputError if
+    it was not kept, if there is none to count from, or if these frames are painted.
     """
+    state = checked_state(state, node)
     if first_frame == 0:
         return state
     if state is None:

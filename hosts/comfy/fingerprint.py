@@ -60,7 +60,9 @@ def _graph(node) -> str:
 
 
 def _is_link(graph, value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and graph.has_node(value[0])
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    return isinstance(value[0], str) and graph.has_node(value[0])
 
 
 def _flat(value: Any) -> Iterable[Any]:

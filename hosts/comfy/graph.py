@@ -1,28 +1,98 @@
 """What a node can know of the graph that it is executed in, and say in it."""
 
+from collections.abc import Iterator
+from typing import Any
+
+# Outputs of these types hold no state. Those of all others might: "*", bundles, matched types.
+STATELESS = frozenset(
+    {"CLIP", "CONDITIONING", "FLOAT", "IMAGE", "INT", "LATENT", "MASK", "MODEL", "STRING", "VAE"}
+)
+
 
 def is_connected(node, output: int) -> bool:
-    """Whether anything reads an output of the node in execution; true outside of a graph.
+    """Whether anything may read an output of the node in execution; true outside of a graph.
 
     node: the class that ComfyUI executes, with unique_id and dynprompt among its hidden inputs.
     output: its position.
+
+    A node may have been put into the graph by another one while that was executed ("expansion").
+    Its outputs may then come out of that other node, and only ComfyUI knows out of which output.
+    So they count as read if any output is read there that could hold a state.
     """
     hidden = node.hidden
     if hidden is None or hidden.dynprompt is None:
         return True
-    wanted = [hidden.unique_id, output]
-    graph = hidden.dynprompt
-    return any(
-        list(value) == wanted
+    graph, name = hidden.dynprompt, hidden.unique_id
+    if output in _read_outputs(graph, name):
+        return True
+    while (name := graph.get_parent_node_id(name)) is not None:
+        if any(_may_hold_state(graph, name, place) for place in _read_outputs(graph, name)):
+            return True
+    return False
+
+
+def _read_outputs(graph, name: str) -> set[int]:
+    """Positions of a node's outputs to which something is connected."""
+    return {
+        place
         for other in graph.all_node_ids()
-        for value in graph.get_node(other)["inputs"].values()
-        if isinstance(value, (list, tuple)) and len(value) == 2
-    )
+        for source, place in _links(graph.get_node(other)["inputs"])
+        if source == name
+    }
+
+
+def _links(value: Any) -> Iterator[tuple[str, int]]:
+    """Every link in the inputs of a node: (name of a node, position of its output).
+
+    Also those within lists: a node that expands may be given them to pass them on.
+    """
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from _links(inner)
+    elif isinstance(value, (list, tuple)):
+        if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], (int, float)):
+            yield value[0], value[1]
+            return
+        for inner in value:
+            yield from _links(inner)
+
+
+def _may_hold_state(graph, name: str, place: int) -> bool:
+    """Whether a state could come out of a node's output, as far as its type tells."""
+    import nodes  # ComfyUI's own; only there where a graph is executed
+
+    kind = nodes.NODE_CLASS_MAPPINGS.get(graph.get_node(name)["class_type"])
+    try:
+        return kind.RETURN_TYPES[int(place)] not in STATELESS
+    except (AttributeError, IndexError, TypeError):  # types are whatever a pack makes of them
+        return True
 
 
 def show(node, text: str) -> None:
-    """Write a text on the node in execution; nowhere outside of a graph."""
-    if node.hidden is not None and node.hidden.unique_id is not None:
-        from server import PromptServer  # only there where a server runs
+    """Write a text on the node in execution; nowhere outside of a graph.
 
-        PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
+    A node that is part of another one's expansion is not on the page; the other one is.
+    """
+    hidden = node.hidden
+    if hidden is None or hidden.unique_id is None:
+        return
+    graph = getattr(hidden, "dynprompt", None)
+    name = hidden.unique_id
+    _send(text, name if graph is None else graph.get_display_node_id(name))
+
+
+def show_on_executed(text: str) -> None:
+    """Write a text on whatever node is executed, e.g. a stock sampler; nowhere if none is."""
+    from comfy_execution.utils import get_executing_context
+
+    context = get_executing_context()
+    if context is not None:
+        _send(text, context.node_id)
+
+
+def _send(text: str, name: str) -> None:
+    from server import PromptServer  # only there where a server runs
+
+    instance = getattr(PromptServer, "instance", None)
+    if instance is not None:
+        instance.send_progress_text(text, name)

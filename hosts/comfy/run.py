@@ -10,15 +10,17 @@ from dataclasses import dataclass, replace
 import torch
 
 from ...attention import Evaluation, Layer, Run
+from ...attention.noise_levels import at_most
 from .conditions import ControlCopies
 from .continuation import ANEW, NOTHING, Continuation
 from .errors import BadInputError
+from .fit import check_origin
 from .frame_numbers import numbers_of
 from .neighbours import needs_one_batch
 from .patch_rows import PatchCopies
 from .row_noise import RowNoise
 from .settings import KEY, Settings
-from .state import ComfyState, Origin, check_origin
+from .state import ComfyState, Origin
 
 
 class ComfyRun(Run):
@@ -74,7 +76,7 @@ class ComfyRun(Run):
     def active(self, sigma: float) -> bool:
         """Whether cross-frame attention acts at a noise level."""
         start, end = self.sigmas
-        return end <= sigma <= start
+        return at_most(end, sigma) and at_most(sigma, start)
 
     def expect_bank(self, nbytes: int) -> None:
         """Say what the bank will hold at most; kept elsewhere, it takes no memory here."""

@@ -10,7 +10,10 @@ import torch
 from .continuation import NOTHING, Continuation, with_state_of_model
 from .frame_by_frame import sample_frames
 from .noise import ClipNoise, SeededNoise, clip_noise, is_one_noise, noise_from
+from .notes import Notes
 from .resume import open_record
+from .scenes import unreached_scenes
+from .settings import KEY
 from .state import ComfyState
 
 ON, OFF = "enable", "disable"  # as the stock KSamplerAdvanced calls them
@@ -21,13 +24,14 @@ LAST_STEP = 10000  # the most steps that there are, as there
 class Sampled:
     """What a sampler node gives: two LATENTs, a state if one is wanted, and a report in words.
 
-    denoised: the last denoised estimates; `output` itself where a sampler shows none.
+    denoised: the last denoised estimates; `output` itself where a sampler shows none. report: one
+    line about what was done, and one for each thing that is not as the user may want it.
     """
 
     output: dict
     denoised: dict
     state: ComfyState | None
-    report: str
+    report: tuple[str, ...]
 
 
 class NoNoise:
@@ -125,10 +129,10 @@ def sample_custom(
     going = with_state_of_model(guider, going, node)
     drawn = noise_from(noise, latent, going.first, node)
     mask = latent.get("noise_mask")
-    record = None
+    record, notes = None, Notes(executed)
     if executed is not None:
         contents = (drawn, latent["samples"], mask, sigmas, noise.seed, _about(going.state))
-        record = open_record(executed, guider, *contents)
+        record = open_record(executed, guider, contents, notes)
     painted = sample_frames(
         guider,
         drawn,
@@ -149,7 +153,10 @@ def sample_custom(
     denoised = output
     if painted.x0 is not None:
         denoised = {**latent, "samples": model.model.process_latent_out(painted.x0)}
-    return Sampled(output, denoised, painted.state, painted.report)
+    policy = going.policy(guider.model_options[KEY].policy)
+    unreached = unreached_scenes(policy, going.first + len(painted.samples))
+    report = (painted.report, *notes.lines, *filter(None, [unreached]))
+    return Sampled(output, denoised, painted.state, report)
 
 
 def _about(state: ComfyState | None) -> list | None:

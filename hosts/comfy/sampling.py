@@ -24,6 +24,7 @@ from .row_noise import RowNoise
 from .rows_together import RowsTogether
 from .run import ComfyEvaluation, ComfyRun, new_run, options_of_batch, options_with_run, run_of
 from .sampler_noise import with_frame_noise
+from .scenes import show_scenes
 from .settings import KEY, NODE
 from .state import Origin, sampler_name
 from .trial import Clip, Trial, check_guidance
@@ -88,6 +89,7 @@ def run_sampling(
         if 0 < run.settings.frames_per_batch < run.rows:
             check_neighbours(guider, IN_BATCHES, run.rows, NODE)
         options = options_with_run(create_model_options_clone(before), run)
+        show_scenes(run.policy, run.offset, run.frames)
     else:
         rows = run.rows_of(range(run.frame, run.frame + 1))
         run.whole_options = before

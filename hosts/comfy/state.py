@@ -10,7 +10,7 @@ from ...attention import State
 from ...attention.bank import readable_size
 from .conditions import conds_that_run
 from .errors import BadInputError
-from .settings import KEY, Settings, count_by_block
+from .settings import KEY, Settings
 
 SIGNS = 16  # weights by which a checkpoint is recognised
 TOLERANCE = 1e-3  # of the largest of them; a checkpoint is stored as fp16 here and fp32 there
@@ -91,59 +91,42 @@ class ComfyState(State):
         )
 
 
-def check_origin(made: Origin, now: Origin, node: str) -> None:
-    """Raise BadInputError, with both values, unless a state fits what is about to be sampled."""
-    for what, before, here, fix in _compared(made, now):
-        if before != here:
-            raise BadInputError(
-                node,
-                "state",
-                f"it was made with {what} {before}, this run has {here}.",
-                fix,
-            )
+@dataclass(frozen=True, repr=False)
+class NotKept:
+    """Stands on a sampler's output `state` if the sampler has kept none.
+
+    It is not None, which means that nothing is connected: ComfyUI keeps outputs for later runs
+    of a graph, and whoever is connected to this one then must not paint as if there were none.
+    """
+
+    def __repr__(self) -> str:
+        return "CrossFrame state: not kept, since nothing was connected to it"
 
 
-def _compared(made: Origin, now: Origin) -> list[tuple[str, Any, Any, str]]:
-    """(what, value of the state, value here, what to do), in words."""
-    same = "Make both with the same settings."
-    steps = (f"{len(made.sigmas) - 1} steps", f"{len(now.sigmas) - 1} steps")
-    levels = (_levels(made.sigmas), _levels(now.sigmas))
-    checkpoint = "this checkpoint" if made.same_weights(now) else "another checkpoint"
-    return [
-        ("model", made.model, now.model, "Use the same checkpoint."),
-        ("weights of", checkpoint, "this checkpoint", "Use the same checkpoint."),
-        ("precision", made.dtype, now.dtype, "Start ComfyUI with the same precision."),
-        ("latents of", _size(made.latent), _size(now.latent), "Use frames of one size."),
-        ("sampling of", *steps, "Set the same number of steps."),
-        ("noise levels", *levels, "Set the same scheduler and denoise."),
-        ("sampler", made.sampler, now.sampler, "Choose the same sampler."),
-        ("layers", count_by_block(made.layers), count_by_block(now.layers), same),
-        ("layers of", _channels(made.layers), _channels(now.layers), same),
-        ("part of the denoising", made.part, now.part, same),
-        (
-            "conds",
-            _guidance(made.guidance),
-            _guidance(now.guidance),
-            "Use as many prompts, and cfg 1 or above in both.",
-        ),
-    ]
+NOT_KEPT = NotKept()
 
 
-def _levels(sigmas: tuple[float, ...]) -> str:
-    return ", ".join(f"{sigma:.4g}" for sigma in sigmas)
+def checked_state(state: Any, node: str) -> ComfyState | None:
+    """What arrives at an input `state`: a state, or None if nothing is connected.
 
-
-def _size(latent: tuple[int, ...]) -> str:
-    channels, height, width = latent
-    return f"{width} x {height} with {channels} channels"
-
-
-def _channels(layers: tuple[tuple, ...]) -> str:
-    return "channels " + ", ".join(str(channels) for *_, channels, _ in layers)
-
-
-def _guidance(guidance: tuple[tuple[str, int], ...]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in guidance)
+    node: id of the node that reads it. Raises BadInputError if it was not kept, or is no state.
+    """
+    if state is None or isinstance(state, ComfyState):
+        return state
+    if isinstance(state, NotKept):
+        raise BadInputError(
+            node,
+            "state",
+            "the sampler that it comes from has not kept it, since nothing was connected to that "
+            "output when it ran.",
+            "Switch keep_state on in that sampler, which then runs again and keeps its state.",
+        )
+    raise BadInputError(
+        node,
+        "state",
+        f"it is no state, but a {type(state).__name__}.",
+        "Connect the output 'state' of a CrossFrame sampler or of CrossFrameLoadState.",
+    )
 
 
 def sampler_name(sampler) -> str:

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 import torch
@@ -19,26 +20,21 @@ from ...attention import Key, Layer
 from ...attention.bank import readable_size
 from ...attention.storage import Stored
 from .errors import BadInputError
-from .state import ComfyState, Origin
+from .state import NOT_KEPT, ComfyState, Origin, checked_state
 
 SUFFIX = ".crossframe.safetensors"
 FORMAT = "crossframe state 1"
 SAVE, LOAD = "CrossFrameSaveState", "CrossFrameLoadState"
 
 
-def save_state(state: ComfyState | None, prefix: str) -> tuple[Path, str]:
+def save_state(state: Any, prefix: str) -> tuple[Path, str]:
     """Write a state into ComfyUI's output folder: (file, its subfolder there).
 
-    prefix: what the file's name begins with, with subfolders; a number follows.
+    state: what arrives at the node's input. prefix: what the file's name begins with, with
+    subfolders; a number follows.
     Raises BadInputError if there is no state or no room for it.
     """
-    if state is None:
-        raise BadInputError(
-            SAVE,
-            "state",
-            "the sampler has kept none, as nothing was connected to it when it ran.",
-            "Switch keep_state on in the sampler, which runs it again.",
-        )
+    state = checked_state(NOT_KEPT if state is None else state, SAVE)
     folder, name, number, subfolder, _ = folder_paths.get_save_image_path(
         prefix, folder_paths.get_output_directory()
     )
@@ -95,21 +91,8 @@ def _named(state: ComfyState) -> Iterator[tuple[str, torch.Tensor]]:
                     yield f"{name}/scale", stored.scale.contiguous()
 
 
-def state_files() -> list[str]:
-    """The states in ComfyUI's input and output folders, named as ComfyUI annotates paths."""
-    return sorted(
-        str(file.relative_to(folder).as_posix()) + mark
-        for folder, mark in (
-            (Path(folder_paths.get_input_directory()), ""),
-            (Path(folder_paths.get_output_directory()), " [output]"),
-        )
-        for file in folder.rglob(f"*{SUFFIX}")
-        if not file.name.startswith(".")
-    )
-
-
 def load_state(name: str) -> ComfyState:
-    """Read a state by its name in `state_files`. Raises BadInputError unless it is whole."""
+    """Read a state by its name in ComfyUI's folders. Raises BadInputError unless it is whole."""
     return read(Path(folder_paths.get_annotated_filepath(name)))
 
 

@@ -26,11 +26,24 @@ RUN_TIMEOUT = 120
 
 @dataclass
 class Outcome:
-    """What a client saw of one run: messages as (type, data), previews as image bytes."""
+    """What a client saw of one run: messages as (type, data), previews as image bytes.
+
+    texts: what was last written on each node while it ran.
+    """
 
     prompt_id: str
     messages: list[tuple[str, dict]] = field(default_factory=list)
     previews: list[bytes] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+
+    def take(self, message: bytes) -> None:
+        """Take in a binary message."""
+        event = int.from_bytes(message[:4], "big")
+        if event == _PREVIEW:
+            self.previews.append(message[8:])  # after event and image type
+        elif event == _TEXT:
+            start = 8 + int.from_bytes(message[4:8], "big")
+            self.texts[message[8:start].decode()] = message[start:].decode()
 
     @property
     def end(self) -> str:
@@ -105,8 +118,7 @@ class Server:
             outcome = Outcome(answer["prompt_id"])
             async for message in socket_:
                 if message.type == aiohttp.WSMsgType.BINARY:
-                    if int.from_bytes(message.data[:4], "big") == _PREVIEW:
-                        outcome.previews.append(message.data[8:])  # after event and image type
+                    outcome.take(message.data)
                     continue
                 event = json.loads(message.data)
                 if event["data"].get("prompt_id") != outcome.prompt_id:
@@ -138,7 +150,7 @@ class Server:
         ]
 
 
-_PREVIEW = 1  # among ComfyUI's binary events; texts for a node are others
+_PREVIEW, _TEXT = 1, 3  # among ComfyUI's binary events
 _ENDS = ("execution_success", "execution_error", "execution_interrupted")
 
 

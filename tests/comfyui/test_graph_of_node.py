@@ -29,6 +29,53 @@ def test_a_state_is_kept_if_something_reads_it(link, connected):
     assert is_connected(executed(prompt), 1) == connected
 
 
+def inside(prompt, *expansions):
+    """A node as it is executed that others have put into the graph.
+
+    expansions: from outside in, (the node that expands, the nodes it puts there).
+    """
+    for parent, nodes in expansions:
+        for name, added in nodes.items():
+            prompt.add_ephemeral_node(name, added, parent, parent)
+    hidden = SimpleNamespace(unique_id="1.2.3", dynprompt=prompt)
+    return SimpleNamespace(hidden=hidden)
+
+
+SAMPLER = {"1.2.3": node("A"), "1.2.4": node("C", x=["1.2.3", 0])}
+
+
+@pytest.mark.parametrize(
+    ("outside", "connected"),
+    [
+        (node("C", x=["1", 1]), True),
+        (node("C", x=["1", 0]), True),  # of a kind that nobody knows: it may be the state
+        (node("C", x=["9", 1]), False),
+        (node("C", x=[["9", 0], ["1", 1]]), True),
+        (node("C", x={"a": [["1", 1]]}), True),
+    ],
+    ids=["state", "unknown", "another node", "list of links", "links in a dict"],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_within_an_expansion_a_state_may_be_read_outside(outside, connected, nested):
+    from comfy_execution.graph import DynamicPrompt
+    from crossframe.hosts.comfy.graph import is_connected
+
+    prompt = DynamicPrompt({"1": node("B"), "2": outside, "9": node("B")})
+    expansions = [("1", {"1.2": node("B")}), ("1.2", SAMPLER)] if nested else [("1", SAMPLER)]
+    assert is_connected(inside(prompt, *expansions), 1) == connected
+
+
+def test_within_an_expansion_only_outputs_that_can_hold_a_state_count():
+    """ComfyUI's KSampler gives a latent only, whatever it may be made of."""
+    from comfy_execution.graph import DynamicPrompt
+    from crossframe.hosts.comfy.graph import is_connected
+
+    prompt = DynamicPrompt({"1": node("KSampler"), "2": node("SaveLatent", samples=["1", 0])})
+    assert not is_connected(inside(prompt, ("1", SAMPLER)), 1)
+    reader = {**SAMPLER, "1.2.5": node("CrossFrameSaveState", state=["1.2.3", 1])}
+    assert is_connected(inside(prompt, ("1", reader)), 1)
+
+
 def test_outside_of_a_graph_a_state_is_kept(sd15, prompts):
     from crossframe.hosts.comfy.graph import is_connected
 
@@ -66,6 +113,12 @@ def test_a_fingerprint_sees_settings_files_and_contents_and_no_ids(sd15, prompts
     assert len({one, *others}) == 1 + len(others)
 
 
+def test_lists_in_a_graph_are_no_links(sd15, prompts):
+    """Two lists in a list are as long as a link is."""
+    prompt = {"1": node("Sampler", x=["7", 0]), "7": node("Load", points=[[1, 2], [3, 4]])}
+    assert fingerprint(prompt, sd15, prompts, 1)
+
+
 def test_a_fingerprint_sees_patches_and_hints(sd15, canny, prompts):
     import comfy.hooks
 
@@ -92,12 +145,16 @@ def test_a_fingerprint_sees_patches_and_hints(sd15, canny, prompts):
 
 def test_a_graph_that_never_repeats_is_not_resumed(sd15, prompts, caplog):
     from comfy.samplers import CFGGuider
+    from crossframe.hosts.comfy.notes import Notes
     from crossframe.hosts.comfy.resume import open_record
 
     guider = CFGGuider(sd15)
     guider.set_conds(*prompts)
+    notes = Notes()
     with caplog.at_level(logging.WARNING):
-        assert open_record(executed(graph(is_changed=[float("nan")])), guider) is None
-        assert open_record(SimpleNamespace(hidden=None), guider) is None
+        assert open_record(executed(graph(is_changed=[float("nan")])), guider, [], notes) is None
+        assert open_record(SimpleNamespace(hidden=None), guider, [], notes) is None
     assert "Load runs anew every time" in caplog.text
     assert "which graph" in caplog.text
+    assert all("not resumable" in line for line in notes.lines)
+    assert len(notes.lines) == 2

@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import itertools
+import re
 import weakref
 
 import pytest
@@ -317,11 +318,11 @@ def test_the_states_of_a_reference_are_those_of_its_noised_latents(sd15, prompts
 
 
 CHANGES = {
-    "steps": ({"steps": 5}, ("sampling of 4 steps", "5 steps")),
+    "steps": ({"steps": 5}, ("made with 4 steps", "has 5 steps")),
     "scheduler": ({"scheduler": "karras"}, ("noise levels", "scheduler")),
     "denoise": ({"denoise": 0.5}, ("noise levels", "denoise")),
-    "sampler": ({"sampler": "heun"}, ("sampler euler", "has heun")),
-    "cfg 1": ({"cfg": 1.0}, ("conds 1 positive, 1 negative", "has 1 positive")),
+    "sampler": ({"sampler": "heun"}, ("sampler euler", "uses the sampler heun")),
+    "cfg 1": ({"cfg": 1.0}, ("1 positive prompt and 1 negative prompt", "has 1 positive prompt.")),
 }
 
 
@@ -339,8 +340,8 @@ def test_a_state_of_another_sampling_is_refused(clip, anchor, change):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"layers": "all"}, ("layers 4 output", "2 input, 1 middle, 4 output")),
-        ({"end_percent": 0.5}, ("part of the denoising (0.0, 1.0)", "(0.0, 0.5)")),
+        ({"layers": "all"}, ("the layers 4 output,", "the layers 2 input, 1 middle, 4 output")),
+        ({"end_percent": 0.5}, ("from 0 to 1 of the denoising", "acts from 0 to 0.5")),
     ],
     ids=["layers", "part"],
 )
@@ -351,15 +352,66 @@ def test_a_state_of_other_settings_is_refused(clip, anchor, sd15, canny, changed
 
 def test_a_state_of_another_checkpoint_is_refused(anchor, canny):
     other = Clip.of(tiny.patch(tiny.model(seed=5)), canny)
-    refuses(lambda: other.paint(1, state=anchor[1]), "another checkpoint", "same checkpoint")
+    refuses(
+        lambda: other.paint(1, state=anchor[1]), "another checkpoint's weights", "same checkpoint"
+    )
 
 
 def test_a_state_of_another_family_is_refused(anchor, sdxl, prompts):
     model = tiny.patch(sdxl)
     pooled = tiny.prompt(1, 1, True), tiny.prompt(2, 1, True)
     refuses(
-        lambda: _frames(model, pooled, tiny.clip(1), state=anchor[1]), "model BaseModel", "SDXL"
+        lambda: _frames(model, pooled, tiny.clip(1), state=anchor[1]), "kind BaseModel", "kind SDXL"
     )
+
+
+def nudged(values, factor):
+    """Noise levels times a factor, but for the zero that they end at."""
+    return tuple(value * factor for value in values)
+
+
+def made_elsewhere(state, factor):
+    """A state as a machine would have left it that rounds otherwise."""
+    origin = dataclasses.replace(
+        state.origin,
+        sigmas=nudged(state.origin.sigmas, factor),
+        part=nudged(state.origin.part, factor),
+    )
+    return dataclasses.replace(
+        state, noise_levels=nudged(state.noise_levels, factor), origin=origin
+    )
+
+
+@pytest.mark.parametrize("factor", [1 + 2**-23, 1 - 2**-22, 1 + 2**-18], ids=str)
+def test_a_state_whose_noise_levels_were_rounded_otherwise_fits(clip, anchor, factor):
+    """In the check beforehand and at every step; the frames are the same bit by bit."""
+    expected, _ = clip.paint(1, state=anchor[1])
+    painted, state = clip.paint(1, state=made_elsewhere(anchor[1], factor))
+    assert torch.equal(painted, expected)
+    assert state.frames == FRAMES
+
+
+@pytest.mark.parametrize("factor", [1 + 1e-4, 0.99], ids=str)
+def test_noise_levels_that_differ_are_told_in_digits_that_differ(clip, anchor, factor):
+    with pytest.raises(ValueError, match="noise levels") as caught:
+        clip.paint(1, state=made_elsewhere(anchor[1], factor))
+    (made, now) = re.findall(r"[0-9.]+(?= in)", str(caught.value))
+    assert made != now
+    assert float(made) / float(now) == pytest.approx(factor, abs=5e-5)
+
+
+def test_a_step_at_the_edge_of_the_range_acts_however_it_is_rounded(sd15):
+    """A start in the middle of the denoising lies on a step of many schedules."""
+    from comfy.samplers import CFGGuider
+    from crossframe.hosts.comfy.run import new_run
+
+    guider = CFGGuider(tiny.patch(sd15, start_percent=0.25, end_percent=0.75))
+    run = new_run(guider, torch.ones(2, 4, 8, 8), node="node", one_frame=False)
+    for edge in run.sigmas:
+        assert all(run.active(edge * (1 + shift)) for shift in (2**-23, 0, -(2**-23)))
+    start, end = run.sigmas
+    assert not run.active(start * 1.001)
+    assert not run.active(end * 0.999)
 
 
 def test_a_state_of_another_size_is_refused(anchor, clip, prompts):
@@ -374,6 +426,24 @@ def test_a_state_without_the_frames_that_are_needed_is_refused(sd15, canny):
     )
     _, state = first.paint(0, 3)
     refuses(lambda: both.paint(3, state=state), "'state'", "frame 2", "start anew")
+
+
+def test_a_state_that_was_not_kept_is_refused_by_all_who_read_it(clip, sd15):
+    """It must not count as no state."""
+    from crossframe.hosts.comfy.state import NOT_KEPT
+
+    assert "not kept" in repr(NOT_KEPT)
+    refuses(lambda: clip.paint(1, state=NOT_KEPT), "CrossFrameKSampler", "'state'", "keep_state")
+    refuses(lambda: tiny.patch(sd15, state=NOT_KEPT), "CrossFrameAttention", "'state'", "keep_sta")
+
+
+def test_what_is_no_state_is_refused(clip, sd15):
+    """A node that lets everything through may bring anything."""
+    for other in (False, torch.ones(1), {"samples": torch.ones(1)}):
+        refuses(lambda value=other: clip.paint(1, state=value), "CrossFrameKSampler", "no state")
+        refuses(
+            lambda value=other: tiny.patch(sd15, state=value), "CrossFrameAttention", "no state"
+        )
 
 
 def test_two_states_are_refused(sd15, canny, anchor):

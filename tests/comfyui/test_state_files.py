@@ -1,6 +1,7 @@
 """States in files: what is loaded is what was saved, and nothing else is taken for a state."""
 
 import json
+import os
 import struct
 
 import pytest
@@ -75,6 +76,60 @@ def test_a_file_in_the_input_folder_is_found(folders, clip):
     file.rename(folders[0] / "mine.crossframe.safetensors")
     assert options() == ["mine.crossframe.safetensors"]
     assert load("mine.crossframe.safetensors").held == {0}
+
+
+def put(folder, name="a"):
+    """A file that is called as a state is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name}.crossframe.safetensors"
+    file.touch()
+    return file
+
+
+def test_states_are_listed_wherever_a_prefix_or_a_user_puts_them(folders):
+    put(folders[0])
+    put(folders[0] / "from" / "elsewhere")
+    put(folders[1])
+    put(folders[1] / "2024" / "05" / "31" / "shot")
+    end = "a.crossframe.safetensors"
+    expected = [end, f"from/elsewhere/{end}", f"{end} [output]", f"2024/05/31/shot/{end} [output]"]
+    assert options() == sorted(expected)
+
+
+def test_what_a_run_in_progress_keeps_is_not_listed(folders):
+    put(folders[1] / "crossframe" / "unfinished" / "0a1b", "hidden_000000")
+    put(folders[1] / ".hidden")
+    put(folders[1], ".part")
+    (folders[1] / "folder.crossframe.safetensors").mkdir()
+    assert options() == ["no state yet"]
+    put(folders[1] / "unfinished")  # of the user, who may call a folder as he likes
+    assert options() == ["unfinished/a.crossframe.safetensors [output]"]
+
+
+def test_looking_for_states_does_not_read_all_of_a_large_folder(folders, monkeypatch):
+    """What was changed last is found; and what lies too deep is loaded, but not listed."""
+    from crossframe.hosts.comfy import state_search
+
+    monkeypatch.setattr(state_search, "MOST", 20)
+    for number in range(30):
+        (folders[1] / f"frames{number}").mkdir()
+        for frame in range(5):
+            (folders[1] / f"frames{number}" / f"{frame}.png").touch()
+        os.utime(folders[1] / f"frames{number}", (number, number))
+    seen = []
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: seen.append(folder) or scan(folder))
+    put(folders[1] / "shot")
+    deep = put(folders[1] / "a" / "b" / "c" / "d" / "e")
+    assert options() == ["shot/a.crossframe.safetensors [output]"]
+    assert len(seen) < 15
+    name = f"{deep.relative_to(folders[1])} [output]"
+    refuses(lambda: load(name), "damaged, cut off")
+
+
+def test_a_file_out_of_the_folders_is_not_loaded(folders, tmp_path):
+    put(tmp_path)
+    refuses(lambda: load("../a.crossframe.safetensors"), "CrossFrameLoadState", "no file")
 
 
 def test_the_file_is_as_large_as_the_state_says(folders, sd15, prompts):
@@ -161,7 +216,7 @@ def test_a_file_of_another_version(file):
 
 def test_a_loaded_state_is_checked_against_the_run(file, sd15, canny):
     clip = Clip.of(tiny.patch(sd15), canny)
-    refuses(lambda: clip.paint(1, state=load(NAME), steps=9), "sampling of 4 steps", "9 steps")
+    refuses(lambda: clip.paint(1, state=load(NAME), steps=9), "made with 4 steps", "9 steps")
 
 
 def test_nothing_half_written_is_left(folders, clip, monkeypatch):

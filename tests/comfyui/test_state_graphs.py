@@ -138,7 +138,7 @@ def test_a_state_that_does_not_fit_is_refused_on_the_page(server):
     _, name = saved_state(server, outcome)
     failed = server.run(with_state_loaded(graph(1, 1, steps=7), name))
     assert failed.end == "execution_error"
-    assert "made with sampling of 6 steps, this run has 7 steps" in str(failed.messages[-1])
+    assert "made with 6 steps, but this run has 7 steps" in str(failed.messages[-1])
 
 
 def interrupted(server, prompt, frame):
@@ -236,4 +236,4 @@ def test_a_changed_graph_begins_anew(server, node, change):
 
 def test_server_log_has_no_errors(server, whole):
     lines = [line for line in server.log.splitlines() if "Traceback" in line]
-    assert len(lines) <= 1 + server.log.count("made with sampling of"), server.log
+    assert len(lines) <= 1 + server.log.count("made with 6 steps"), server.log
