@@ -19,7 +19,7 @@ from .errors import BadInputError
 from .failures import explained
 from .neighbours import IN_BATCHES, PER_STEP, check_neighbours
 from .noise import is_one_noise
-from .owners import is_of_comfyui
+from .own_code import is_comfyuis
 from .row_noise import RowNoise
 from .rows_together import RowsTogether
 from .run import ComfyEvaluation, ComfyRun, new_run, options_of_batch, options_with_run, run_of
@@ -95,9 +95,7 @@ def run_sampling(
         run.whole_options = before
         options = run.patches.of(before, rows, run.rows, guidance=True)
     run.noise = RowNoise(lambda: run.draws(noise, seed), latent_image.shape, seed)
-    watch = None
-    if run.one_frame and not is_of_comfyui(getattr(sampler, "sampler_function", sampler.sample)):
-        watch = RowsTogether(sampler_name(sampler), latent_image.shape, run.node)
+    watch = _watch(run, sampler, latent_image)
     sampler = with_frame_noise(sampler, seed, run.noise)
     try:
         guider.model_options = options
@@ -115,6 +113,14 @@ def run_sampling(
             )
     finally:
         guider.model_options = before
+
+
+def _watch(run: ComfyRun, sampler, latent: torch.Tensor) -> RowsTogether | None:
+    """What watches a sampler of another pack while it has one frame of a clip at a time."""
+    function = getattr(sampler, "sampler_function", None)
+    if not run.one_frame or is_comfyuis(function):
+        return None
+    return RowsTogether(sampler_name(sampler), latent.shape, run.node)
 
 
 def _outside(noise: RowNoise, callback):
