@@ -40,6 +40,8 @@ SAMPLERS = "tests/comfyui/test_samplers.py"
 STATE = "tests/comfyui/test_state.py"
 STATE_FILES = "tests/comfyui/test_state_files.py"
 STATE_GRAPHS = "tests/comfyui/test_state_graphs.py"
+KEPT = "tests/comfyui/test_kept_states.py"
+RESUME = "tests/comfyui/test_resume.py"
 NEIGHBOURS = "tests/comfyui/test_neighbours.py"
 SHARED = "tests/comfyui/test_shared_projections.py"
 
@@ -223,8 +225,8 @@ DEFECTS = [
     ),
     Defect(
         "a state of other settings is taken",
-        "hosts/comfy/state.py",
-        "if before != here:",
+        "hosts/comfy/fit.py",
+        "if pair.made != pair.now:",
         "if False:",
         STATE,
     ),
@@ -283,6 +285,48 @@ DEFECTS = [
         "        record.discard()\n",
         "        pass\n",
         STATE_GRAPHS,
+    ),
+    Defect(
+        "a state that was not kept counts as none",
+        "nodes/continuation.py",
+        "return NOT_KEPT if sampled.state is None else sampled.state",
+        "return sampled.state",
+        KEPT,
+    ),
+    Defect(
+        "the state of a node in an expansion is dropped",
+        "hosts/comfy/graph.py",
+        "while (name := graph.get_parent_node_id(name)) is not None:",
+        "while False:",
+        KEPT,
+    ),
+    Defect(
+        "a disk that is full stops a run",
+        "hosts/comfy/resume.py",
+        "except (OSError, SafetensorError) as error:  # the latter",
+        "except ZeroDivisionError as error:  # the latter",
+        RESUME,
+    ),
+    Defect(
+        "hidden states of a frame that was not finished are taken for it",
+        "hosts/comfy/resume.py",
+        "if number == run.frame or not file.exists():",
+        "if not file.exists():",
+        RESUME,
+    ),
+    Defect(
+        "noise levels are compared to the last bit",
+        "attention/noise_levels.py",
+        "TOLERANCE = 1e-5",
+        "TOLERANCE = 0.0",
+        STATE,
+    ),
+    Defect(
+        "states of unfinished runs are listed",
+        "hosts/comfy/state_search.py",
+        "if folder != top / UNFINISHED",
+        "if folder",
+        STATE_FILES,
     ),
     Defect(
         "rows that share keys come out in the order in which they were run",

@@ -103,8 +103,8 @@ def said_once(report, caplog, *words):
     assert sum(line in message for message in caplog.messages) == 1
 
 
-def test_a_run_that_stopped_between_its_two_files_goes_on(paint, record, whole, tmp_path):
-    """Hidden states are written, latents not, and parts of files lie around."""
+def stopped_between_files(paint, record, tmp_path):
+    """A run that has written the hidden states of frame 2, but not its latents: its folder."""
     interrupted(paint, 2)
     stopped = tmp_path / "stopped"
     shutil.copytree(record(), stopped)
@@ -114,8 +114,12 @@ def test_a_run_that_stopped_between_its_two_files_goes_on(paint, record, whole, 
         (stopped / part).write_bytes(b"half")
     folder = record()
     shutil.rmtree(folder)
-    shutil.move(stopped, folder)
+    return shutil.move(stopped, folder)
 
+
+def test_a_run_that_stopped_between_its_two_files_goes_on(paint, record, whole, tmp_path):
+    """Parts of files, and what belongs to no finished frame, are not in the way, and go."""
+    folder = stopped_between_files(paint, record, tmp_path)
     seen = []
     painted, report = paint(at(1, lambda: seen.extend(folder.iterdir())))
     assert torch.equal(painted, whole)
@@ -124,6 +128,17 @@ def test_a_run_that_stopped_between_its_two_files_goes_on(paint, record, whole, 
     assert seen
     assert not [file for file in seen if file.name.startswith(".")]
     assert not folder.exists()
+
+
+def test_what_is_left_over_of_a_frame_is_not_taken_for_it(paint, record, whole, tmp_path):
+    """It is painted anew, and what it leaves is kept anew."""
+    folder = stopped_between_files(paint, record, tmp_path)
+    (folder / "hidden_000002.crossframe.safetensors").write_bytes(b"of another run")
+    interrupted(paint, 1)
+    painted, report = paint()
+    assert torch.equal(painted, whole)
+    assert paint.begun == FRAMES - 3
+    assert len(report) == 1
 
 
 def test_hidden_states_that_are_missing_are_not_gone_on_without(paint, record, whole):
