@@ -43,6 +43,12 @@ STATE_GRAPHS = "tests/comfyui/test_state_graphs.py"
 KEPT = "tests/comfyui/test_kept_states.py"
 RESUME = "tests/comfyui/test_resume.py"
 NEIGHBOURS = "tests/comfyui/test_neighbours.py"
+GUIDANCE = "tests/comfyui/test_guidance.py"
+PATCH_ROWS = "tests/comfyui/test_patch_rows.py"
+ON_THE_WAY = "tests/comfyui/test_noise_on_the_way.py"
+DEFAULTS = "tests/comfyui/test_default_prompts.py"
+SEVERAL = "tests/comfyui/test_several_calls.py"
+HOOKS = "tests/comfyui/test_hook_keyframes.py"
 SHARED = "tests/comfyui/test_shared_projections.py"
 
 DEFECTS = [
@@ -90,7 +96,7 @@ DEFECTS = [
     ),
     Defect(
         "conds told apart by their place in the batch",
-        "hosts/comfy/sampling.py",
+        "hosts/comfy/attn1.py",
         "entries = [evaluation.names.get(label, label) for label in labels]",
         "entries = list(range(len(extra_options['uuids'])))",
         BATCHING,
@@ -104,7 +110,7 @@ DEFECTS = [
     ),
     Defect(
         "conds told apart by uuid",
-        "hosts/comfy/sampling.py",
+        "hosts/comfy/attn1.py",
         "entries = [evaluation.names.get(label, label) for label in labels]",
         "entries = [uuid for _, uuid in labels]",
         BATCHING,
@@ -121,8 +127,8 @@ DEFECTS = [
     Defect(
         "a stale bank: hidden states of one step are read at another",
         "attention/run.py",
-        "keys = [Key(self.step, layer, entry, count) for entry in entries]",
-        "keys = [Key(0, layer, entry, count) for entry in entries]",
+        "keys = [self._visit(Key(self.step, layer, entry, count)) for entry in entries]",
+        "keys = [self._visit(Key(0, layer, entry, count)) for entry in entries]",
         ORDERS,
     ),
     Defect(
@@ -148,7 +154,7 @@ DEFECTS = [
     ),
     Defect(
         "layers that PAG replaced are patched too",
-        "hosts/comfy/sampling.py",
+        "hosts/comfy/attn1.py",
         "if tuple(layer) not in replaced and tuple(layer)[:2] not in replaced",
         "if True",
         BATCHING,
@@ -191,16 +197,128 @@ DEFECTS = [
     Defect(
         "samplers draw their noise for the batch",
         "hosts/comfy/sampling.py",
-        "sampler = with_frame_noise(sampler, sigmas, seed, run.draws())",
+        "sampler = with_frame_noise(sampler, seed, run.noise)",
         "pass",
         SAMPLERS,
     ),
     Defect(
         "one draw of a sampler's noise for all frames",
         "hosts/comfy/run.py",
-        "return [0 if self.one_noise else frame for frame in frames]",
-        "return [0 for frame in frames]",
+        "return [numbers[self.frame - self.offset]] if self.one_frame else numbers",
+        "return [0] if self.one_frame else [0 for _ in numbers]",
         SAMPLERS,
+    ),
+    Defect(
+        "noise of a sampler inside of another is drawn for the batch",
+        "hosts/comfy/row_noise.py",
+        "if len(shape) != len(self.shape) or shape[0] != self.shape[0]:",
+        "if True:",
+        ON_THE_WAY,
+    ),
+    Defect(
+        "torch's own generator goes on from frame to frame",
+        "hosts/comfy/row_noise.py",
+        "torch.manual_seed(self.seed)",
+        "pass",
+        ON_THE_WAY,
+    ),
+    Defect(
+        "noise on the way does not know a part of a clip",
+        "hosts/comfy/run.py",
+        "self.numbers = numbers_of(noise, seed, self.offset)",
+        "pass",
+        ON_THE_WAY,
+    ),
+    Defect(
+        "a frame of a part has the noise of its place",
+        "hosts/comfy/sampler_nodes.py",
+        'numbers=latent.get("batch_index"),',
+        "numbers=None,",
+        ON_THE_WAY,
+    ),
+    Defect(
+        "a clip's noise is drawn up to a late frame at once",
+        "hosts/comfy/noise.py",
+        "FRAMES_PASSED_OVER = 64",
+        "FRAMES_PASSED_OVER = 1_000_000",
+        ON_THE_WAY,
+    ),
+    Defect(
+        "nobody looks whether a sampler mixes frames",
+        "hosts/comfy/rows_together.py",
+        "if args[0].ndim == len(self.shape) and _over_rows(name, args, kwargs):",
+        "if False:",
+        ON_THE_WAY,
+    ),
+    Defect(
+        "guidance is not tried",
+        "hosts/comfy/sampling.py",
+        "run.untried = check_guidance(guider, options, clip, run.node)",
+        "pass",
+        GUIDANCE,
+    ),
+    Defect(
+        "guidance is tried on itself and not on a copy",
+        "hosts/comfy/trial.py",
+        "copying = Rebuilding(torch.clone, apart=True)",
+        "copying = Rebuilding(lambda tensor: tensor)",
+        GUIDANCE,
+    ),
+    Defect(
+        "patches of batches hold the first rows",
+        "hosts/comfy/run.py",
+        "model_options = run.patches.of(model_options, rows, run.rows, guidance=False)",
+        "pass",
+        PATCH_ROWS,
+    ),
+    Defect(
+        "patches of a frame hold the first rows",
+        "hosts/comfy/sampling.py",
+        "options = run.patches.of(before, rows, run.rows, guidance=True)",
+        "options = before",
+        PATCH_ROWS,
+    ),
+    Defect(
+        "a patch that picks its rows itself gets only some",
+        "hosts/comfy/patch_rows.py",
+        "lambda tensor: rows(tensor, frames, clip), leave=is_told",
+        "lambda tensor: rows(tensor, frames, clip)",
+        PATCH_ROWS,
+    ),
+    Defect(
+        "default prompts are decided batch by batch",
+        "hosts/comfy/sampling.py",
+        "return resolve_default_prompts(conds, x, timestep, run.rows, frames)",
+        "return conds",
+        DEFAULTS,
+    ),
+    Defect(
+        "default prompts are decided by one frame's mask",
+        "hosts/comfy/default_prompts.py",
+        'where["mask"] = entry[CLIP_MASK].mask.to(entry["mask"])',
+        "pass",
+        DEFAULTS,
+    ),
+    Defect(
+        "a second call in a step counts as the first",
+        "attention/run.py",
+        "return key._replace(visit=visit)",
+        "return key",
+        SEVERAL,
+    ),
+    Defect(
+        "a state's file does not know the second call",
+        "hosts/comfy/state_files.py",
+        'visit = f".{key.visit}" if key.visit else ""',
+        'visit = ""',
+        SEVERAL,
+    ),
+    Defect(
+        "keyframes of hooks go on from frame to frame",
+        "hosts/comfy/frame_by_frame.py",
+        "keyframes.restore()",
+        "pass",
+        HOOKS,
     ),
     Defect(
         "other packs are not told the frames",
@@ -219,8 +337,8 @@ DEFECTS = [
     Defect(
         "a state's frames get the first frames' noise",
         "hosts/comfy/noise.py",
-        'if first == 0 or "batch_index" in latent:',
-        "if True:",
+        'drawn = _drawn(noise, latent, 0 if "batch_index" in latent else first)',
+        "drawn = _drawn(noise, latent, 0)",
         STATE,
     ),
     Defect(

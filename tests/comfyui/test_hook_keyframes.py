@@ -1,0 +1,24 @@
+"""Hooks with keyframes, which ComfyUI leaves where a sampling ends: every frame begins alike."""
+
+import pytest
+import tiny
+from graphs import CLIP, Extra, Graph, Parts, Plan
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_every_frame_finds_the_keyframes_as_the_first_one_does(sd15, stages):
+    """Also the very first time, and where a first stage has left them at its end.
+
+    Each order gets hooks of its own, so that both are in the same place before.
+    """
+    plan = Plan(
+        frames=3,
+        layers="up",
+        denoise=1.0,
+        steps=4,
+        stages=stages,
+        extras=(Extra("hooks", CLIP), Extra("hooks")),
+    )
+    together = Graph.build(plan, Parts()).paint()
+    one_by_one = Graph.build(plan, Parts()).paint(frame_by_frame=True)
+    assert tiny.error(one_by_one, together) < 1e-4
