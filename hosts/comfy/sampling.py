@@ -113,6 +113,7 @@ def run_sampling(
             )
     finally:
         guider.model_options = before
+        run.noise, run.whole_options = None, {}  # both lead back to the run
 
 
 def _watch(run: ComfyRun, sampler, latent: torch.Tensor) -> RowsTogether | None:
