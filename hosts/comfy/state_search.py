@@ -50,17 +50,28 @@ def check_file(name: str) -> None:
             f"Run a graph with {SAVE} at the output 'state' of a CrossFrame sampler, or copy a "
             "state into ComfyUI's input folder; then reload the page and choose it.",
         )
-    try:
-        there = os.path.isfile(folder_paths.get_annotated_filepath(name))
-    except ValueError:  # not in ComfyUI's folders
-        there = False
-    if not there:
+    if not _is_there(name):
         raise BadInputError(
             LOAD,
             "file",
             f"there is no file '{name}'.",
             f"Reload the page and choose another, or make it anew with {SAVE}.",
         )
+
+
+def _is_there(name: str) -> bool:
+    """Whether there is a file of that name in the input or output folder.
+
+    Nowhere else: this is in place of ComfyUI's own check that a name is one of the list, and not
+    every version of it minds where an annotated path leads to.
+    """
+    try:
+        file = os.path.abspath(folder_paths.get_annotated_filepath(name))
+    except ValueError:
+        return False
+    folders = folder_paths.get_input_directory(), folder_paths.get_output_directory()
+    inside = any(Path(file).is_relative_to(os.path.abspath(folder)) for folder in folders)
+    return inside and os.path.isfile(file)
 
 
 def _search(top: Path) -> Iterator[Path]:

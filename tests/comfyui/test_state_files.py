@@ -128,8 +128,9 @@ def test_looking_for_states_does_not_read_all_of_a_large_folder(folders, monkeyp
 
 
 def test_a_file_out_of_the_folders_is_not_loaded(folders, tmp_path):
-    put(tmp_path)
-    refuses(lambda: load("../a.crossframe.safetensors"), "CrossFrameLoadState", "no file")
+    file = put(tmp_path)
+    for name in (f"../{file.name}", str(file), f"../{file.name} [output]", f"{file.name} [temp]"):
+        refuses(lambda name=name: load(name), "CrossFrameLoadState", f"no file '{name}'")
 
 
 def test_the_file_is_as_large_as_the_state_says(folders, sd15, prompts):
