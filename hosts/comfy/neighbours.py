@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from .errors import BadInputError
 from .patch_rows import owners_of_uncut_rows
+from .unet import transformer_blocks
 
 PER_STEP = "all frames per step"
 FRAME_BY_FRAME = "frame by frame"
@@ -165,27 +166,29 @@ def check_neighbours(guider, way: str, clip: int, node: str) -> None:
             raise BadInputError(node, neighbour.input, neighbour.problem, neighbour.fix)
     if way == PER_STEP:
         return
-    for owner in _holders_of_rows(guider, clip, guidance=way == FRAME_BY_FRAME):
+    for owner in _holders_of_rows(guider, clip):
         raise BadInputError(
             node,
             "model",
-            f"{owner} holds a table of {clip} rows, which may be one for each of the {clip} "
-            "frames; it cannot be told which rows belong to the frames that are run.",
+            f"{owner} holds numbers that may be one row for each of the {clip} frames, or "
+            "something else of which there are as many; so it cannot be told which of them "
+            "belong to the frames that are run.",
             f"Sample all frames per step in one batch (a stock sampler node, frames_per_batch "
             f"{clip}), or remove {owner}.",
         )
 
 
-def _holders_of_rows(guider, clip: int, guidance: bool) -> list[str]:
-    wrappers = guider.model_patcher.wrappers
+def _holders_of_rows(guider, clip: int) -> list[str]:
+    model = guider.model_patcher.model
+    counts = {model.latent_format.latent_channels}
+    counts |= {block.attn1.heads for _, block in transformer_blocks(model.diffusion_model)}
     options = guider.model_options
+    wrappers = guider.model_patcher.wrappers
     inside = {**options.get("transformer_options", {}), "wrappers of the model": wrappers}
-    options = {**options, "transformer_options": inside}
-    return owners_of_uncut_rows(options, clip, guidance)
+    return owners_of_uncut_rows({**options, "transformer_options": inside}, clip, counts)
 
 
 def needs_one_batch(guider, clip: int) -> bool:
     """Whether a node on the guider's MODEL must see the whole clip in one model call."""
-    return any(n.found(guider) for n in NEIGHBOURS if IN_BATCHES in n.refused) or bool(
-        _holders_of_rows(guider, clip, guidance=False)
-    )
+    listed = any(n.found(guider) for n in NEIGHBOURS if IN_BATCHES in n.refused)
+    return listed or bool(_holders_of_rows(guider, clip))

@@ -1,8 +1,8 @@
 """Patches of other nodes that hold one row per frame: some frames get their own rows.
 
 A patch takes the rows of what it holds from the top, whatever frames are run. Where it holds
-tensors with as many rows as the clip has frames, the patch is made again with the rows of the
-frames that are run; the patch itself stays as it is.
+tensors with as many rows as the clip has frames, it holds those of the frames that are run for as
+long as they are.
 """
 
 import types
@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from .held_tensors import Place, places_in
 from .owners import innermost, owner_of
-from .rebuild import Rebuilding, tensors_in
 from .settings import KEY
 
 # What ComfyUI and this pack keep in transformer options for themselves.
@@ -25,54 +25,44 @@ GUIDANCE = (
     "sampler_calc_cond_batch_function",
     "denoise_mask_function",
 )
-# What stands between ComfyUI's batching of conds and the model, beside transformer options.
-INSIDE = ("model_function_wrapper",)
 # Names by which other packs are told which frames are run; they pick their rows by themselves.
 _TOLD = frozenset({"ad_params", "sub_idxs"})
 # From this width on, rows of numbers are taken for one embedding per frame.
 EMBEDDING = 64
+# Up to this size, what has four dimensions may be a kernel of a convolution.
+KERNEL = 7
 
 
-class PatchCopies:
-    """Copies of the patches in model options, with the rows of some frames.
+def places_inside(options: dict) -> list[Place]:
+    """Where patches hold tensors that stand between ComfyUI's batching of conds and the model.
 
-    They live until other frames are asked for, so that what a patch prepares for its rows is
-    there at the next step if the whole clip is one batch.
+    options: those model options that are then used.
+    """
+    inside = options.get("transformer_options", {})
+    places = places_in(inside, is_told, lambda name: name not in _OURS)
+    return places + places_in(options, is_told, lambda name: name == "model_function_wrapper")
+
+
+def places_of_guidance(options: dict) -> list[Place]:
+    """Where functions hold tensors that stand between the model and the sampler."""
+    return places_in(options, is_told, lambda name: name in GUIDANCE)
+
+
+def rows_of(frames: Sequence[int], clip: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What cuts the rows of some frames out of tensors with one row per frame.
+
+    frames: places in the clip. clip: number of its frames. Tensors of pictures and of tokens
+    have such rows; any other tensor stays as it is.
     """
 
-    def __init__(self) -> None:
-        self._frames: Sequence[int] | None = None
-        self._copying: Rebuilding | None = None
+    def cut(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.ndim < 3 or tensor.shape[0] != clip or clip == 1:
+            return tensor
+        if isinstance(frames, range):
+            return tensor[frames.start : frames.stop]
+        return tensor[list(frames)]
 
-    def of(self, options: dict, frames: Sequence[int], clip: int, guidance: bool) -> dict:
-        """Model options in which patches hold the rows of some frames.
-
-        frames: places in the clip. clip: number of its frames. guidance: whether what stands
-        between model and sampler gets its rows too, since it is run on these frames alone.
-        """
-        if self._copying is None or frames != self._frames:
-            self._frames = frames
-            self._copying = Rebuilding(lambda tensor: rows(tensor, frames, clip), leave=is_told)
-        copied = {**options, "transformer_options": self._transformer_options(options)}
-        for name in (*INSIDE, *(GUIDANCE if guidance else ())):
-            if name in options:
-                copied[name] = self._copying.of(options[name])
-        return copied
-
-    def _transformer_options(self, options: dict) -> dict:
-        return {
-            name: value if name in _OURS else self._copying.of(value)
-            for name, value in options.get("transformer_options", {}).items()
-        }
-
-
-def rows(tensor: torch.Tensor, frames: Sequence[int], clip: int) -> torch.Tensor:
-    """Rows of a tensor that has one row of tokens or pixels per frame; any other as it is."""
-    if tensor.ndim < 3 or tensor.shape[0] != clip or clip == 1:
-        return tensor
-    if isinstance(frames, range):
-        return tensor[frames.start : frames.stop]
-    return tensor[list(frames)]
+    return cut
 
 
 def is_told(value: Any) -> bool:
@@ -99,25 +89,37 @@ def _flat(values) -> Iterator[Any]:
         yield from value if isinstance(value, (list, tuple)) else (value,)
 
 
-def owners_of_uncut_rows(options: dict, clip: int, guidance: bool) -> list[str]:
-    """Who holds numbers that may be one row per frame, but need not be, so that none is cut.
+def owners_of_uncut_rows(options: dict, clip: int, counts: Collection[int]) -> list[str]:
+    """Who holds tensors that may have one row per frame, but need not, so that none is cut.
 
-    options: model options. Returns names for use in an error.
+    options: model options. counts: how many of other things the model has, such as channels.
+    Returns names for use in an error.
     """
-    places: list[Any] = [options.get(name) for name in INSIDE]
-    places += [options.get(name) for name in GUIDANCE] if guidance else []
     inside = options.get("transformer_options", {})
-    places += [value for name, value in inside.items() if name not in _OURS]
+    held = [value for name, value in inside.items() if name not in _OURS]
     return [
         owner_of(function)
-        for function in functions_in(places)
-        if any(_may_be_rows(tensor, clip) for tensor in tensors_in(function, is_told))
+        for function in functions_in([held, options.get("model_function_wrapper")])
+        for place in places_in([function], is_told)
+        if any(_may_be_rows(tensor, clip, counts) for tensor in place.tensors)
     ]
 
 
-def _may_be_rows(tensor: torch.Tensor, clip: int) -> bool:
-    """Whether a table of numbers could be one embedding per frame."""
-    return tensor.ndim == 2 and tensor.shape[0] == clip > 1 and tensor.shape[1] >= EMBEDDING
+def _may_be_rows(tensor: torch.Tensor, clip: int, counts: Collection[int]) -> bool:
+    """Whether a tensor could have rows per frame, and could as well be something else.
+
+    A table of numbers could be one embedding per frame; twice as many rows as frames could be
+    those of two conds; as many rows as a latent has channels or a layer has heads could be one
+    number or one kernel for each of these.
+    """
+    if clip == 1 or tensor.ndim < 2 or tensor.shape[0] not in (clip, 2 * clip):
+        return False
+    if tensor.ndim == 2:
+        return tensor.shape[1] >= EMBEDDING
+    if tensor.shape[0] == 2 * clip:
+        return True
+    small = tensor.ndim == 3 or max(tensor.shape[2:]) <= KERNEL
+    return clip in counts and small
 
 
 def functions_in(value: Any, skip: Collection[Any] = ()) -> Iterator[Callable]:

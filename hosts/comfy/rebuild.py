@@ -24,19 +24,12 @@ class Rebuilding:
 
     change: gets a tensor and returns it, or another one. apart: whether all that a call can
     leave a trace in is made again too, so that the original knows nothing of calls of the copy;
-    without it only what holds a changed tensor is made again. leave: says of what nothing is to
-    be replaced.
+    without it only what holds a changed tensor is made again.
     """
 
-    def __init__(
-        self,
-        change: Callable[[torch.Tensor], torch.Tensor],
-        apart: bool = False,
-        leave: Callable[[Any], bool] = lambda _: False,
-    ) -> None:
+    def __init__(self, change: Callable[[torch.Tensor], torch.Tensor], apart: bool = False) -> None:
         self.change = change
         self.apart = apart
-        self.leave = leave
         # By id: the original, which must stay alive for its id to be its own, and the copy.
         self._made: dict[int, tuple[Any, Any]] = {}
 
@@ -53,9 +46,9 @@ class Rebuilding:
         make = _KINDS.get(type(value))
         if make is None and isinstance(value, tuple) and hasattr(value, "_fields"):
             make = Rebuilding._sequence
-        if make is None and _may_be_taken_apart(value):
+        if make is None and is_plain_object(value):
             make = Rebuilding._object
-        if make is None or depth == 0 or len(self._made) > MOST or self.leave(value):
+        if make is None or depth == 0 or len(self._made) > MOST:
             return value
         return make(self, value, depth - 1)
 
@@ -132,29 +125,24 @@ _OF_COMFYUI_BUT_PATCHES = ("comfy.ldm",)
 _HEAP_TYPE = 1 << 9  # flag of classes that were written in Python
 
 
-def _may_be_taken_apart(value: Any) -> bool:
-    """Whether a value is a plain object that keeps all it has in its attributes."""
-    kind = type(value)
+def is_open(value: Any) -> bool:
+    """Whether a value keeps what it has in its attributes, and is no model, device or the like."""
+    module = type(value).__module__
     if isinstance(value, (type, types.ModuleType, torch.nn.Module, BaseException)):
         return False
+    whole = _lies_in(module, _WHOLE) and not _lies_in(module, _OF_COMFYUI_BUT_PATCHES)
+    return hasattr(value, "__dict__") and not whole
+
+
+def is_plain_object(value: Any) -> bool:
+    """Whether a copy of a value is one that has a copy of its attributes, and no more.
+
+    What does something when it is gone is not: a copy of it would do that, too.
+    """
+    kind = type(value)
     plain = kind.__flags__ & _HEAP_TYPE and kind.__new__ is object.__new__
-    whole = _lies_in(kind.__module__, _WHOLE) and not _lies_in(
-        kind.__module__, _OF_COMFYUI_BUT_PATCHES
-    )
-    return bool(plain) and not whole and hasattr(value, "__dict__")
+    return bool(plain) and not hasattr(kind, "__del__") and is_open(value)
 
 
 def _lies_in(module: str, packages: tuple[str, ...]) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in packages)
-
-
-def tensors_in(value: Any, leave: Callable[[Any], bool] = lambda _: False) -> list[torch.Tensor]:
-    """Every tensor that a value holds, in the places where `Rebuilding` looks."""
-    found: list[torch.Tensor] = []
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        found.append(tensor)
-        return tensor
-
-    Rebuilding(note, leave=leave).of(value)
-    return found

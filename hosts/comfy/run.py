@@ -17,7 +17,6 @@ from .errors import BadInputError
 from .fit import check_origin
 from .frame_numbers import numbers_of
 from .neighbours import needs_one_batch
-from .patch_rows import PatchCopies
 from .row_noise import RowNoise
 from .settings import KEY, Settings
 from .state import ComfyState, Origin
@@ -62,7 +61,7 @@ class ComfyRun(Run):
         # The number of each row's frame in the whole clip, or None if only its noise tells.
         self.numbers: Sequence[int] | None = None
         self.noise: RowNoise | None = None  # draws noise for the frames that are now sampled
-        self.whole_options: dict = {}  # model options with patches that hold all frames' rows
+        self.cut_guidance = False  # whether guidance holds rows of which a frame needs its own
         self.tried = False  # whether guidance has been found to treat frames alike
         self.untried: list[str] = []  # owners of guidance that could not be tried
         self.one_batch = False  # whether another node must see the clip in one model call
@@ -70,7 +69,6 @@ class ComfyRun(Run):
         self.unattended = 0  # layers that have collected references and not attended to them yet
         self.bank_bytes = 0  # what the bank will hold at most, where it takes the model's memory
         self.controls = ControlCopies()
-        self.patches = PatchCopies()
         self.batches: list[range] | None = None
 
     def active(self, sigma: float) -> bool:
@@ -177,8 +175,6 @@ def options_of_batch(model_options: dict, evaluation: ComfyEvaluation) -> dict:
     """
     run = evaluation.run
     rows = run.rows_of(range(evaluation.frames[0], evaluation.frames[-1] + 1))
-    if not run.one_frame and len(rows) < run.rows:
-        model_options = run.patches.of(model_options, rows, run.rows, guidance=False)
     options = options_with_run(model_options, evaluation)
     if len(evaluation.frames) < run.rows:
         options["transformer_options"]["ad_params"] = {

@@ -5,6 +5,7 @@ changes lives in a `ComfyRun`, which is born when a sampling starts and gone whe
 """
 
 import logging
+from contextlib import ExitStack, nullcontext
 
 import torch
 from comfy.model_patcher import create_model_options_clone
@@ -17,9 +18,11 @@ from .continuation import Continuation
 from .default_prompts import resolve_default_prompts
 from .errors import BadInputError
 from .failures import explained
+from .held_tensors import holding
 from .neighbours import IN_BATCHES, PER_STEP, check_neighbours
 from .noise import is_one_noise
 from .own_code import is_comfyuis
+from .patch_rows import places_inside, places_of_guidance, rows_of
 from .row_noise import RowNoise
 from .rows_together import RowsTogether
 from .run import ComfyEvaluation, ComfyRun, new_run, options_of_batch, options_with_run, run_of
@@ -90,10 +93,6 @@ def run_sampling(
             check_neighbours(guider, IN_BATCHES, run.rows, NODE)
         options = options_with_run(create_model_options_clone(before), run)
         show_scenes(run.policy, run.offset, run.frames)
-    else:
-        rows = run.rows_of(range(run.frame, run.frame + 1))
-        run.whole_options = before
-        options = run.patches.of(before, rows, run.rows, guidance=True)
     run.noise = RowNoise(lambda: run.draws(noise, seed), latent_image.shape, seed)
     watch = _watch(run, sampler, latent_image)
     sampler = with_frame_noise(sampler, seed, run.noise)
@@ -113,7 +112,7 @@ def run_sampling(
             )
     finally:
         guider.model_options = before
-        run.noise, run.whole_options = None, {}  # both lead back to the run
+        run.noise = None  # it leads back to the run
 
 
 def _watch(run: ComfyRun, sampler, latent: torch.Tensor) -> RowsTogether | None:
@@ -145,14 +144,32 @@ def run_sampler(executor, guider, sigmas, extra_args, callback, noise, *args, **
     run = run_of(extra_args["model_options"])
     if run is None:
         return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
-    if run.one_frame and not run.tried:
-        with run.noise.paused():
-            _try_guidance(run, guider, sigmas, extra_args["model_options"], noise)
-    sampler = executor.class_obj
-    if getattr(sampler, "sampler_function", None) is None:
+    options = extra_args["model_options"]
+    with ExitStack() as around:
+        if run.one_frame:
+            if not run.tried:
+                with run.noise.paused():
+                    _try_guidance(run, guider, sigmas, options, noise)
+            around.enter_context(_rows_of_frame(run, options))
+        if getattr(executor.class_obj, "sampler_function", None) is not None:
+            around.enter_context(run.noise.paused())
         return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
-    with run.noise.paused():
-        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+
+
+def _rows_of_frame(run: ComfyRun, model_options: dict):
+    """Let other nodes' patches hold the rows of the frame that is sampled."""
+    places = places_inside(model_options)
+    if run.cut_guidance:
+        places += places_of_guidance(model_options)
+    frame = run.rows_of(range(run.frame, run.frame + 1))
+    return holding(places, rows_of(frame, run.rows))
+
+
+def _rows_of_batch(run: ComfyRun, model_options: dict, frames: range):
+    """Let other nodes' patches hold the rows of a batch of frames, if that is not the clip."""
+    if run.one_frame or len(frames) == run.rows:
+        return nullcontext()
+    return holding(places_inside(model_options), rows_of(run.rows_of(frames), run.rows))
 
 
 def predict_unwatched(executor, x, timestep, model_options, seed):
@@ -169,15 +186,10 @@ def _try_guidance(run: ComfyRun, guider, sigmas, model_options: dict, noise) -> 
 
     noise: of the first frame that is sampled, (1, channels, height, width).
     """
-    inside = {
-        **run.whole_options["transformer_options"],
-        "sample_sigmas": model_options["transformer_options"]["sample_sigmas"],
-    }
     numbers = [0] * run.rows if run.one_noise else run.numbers
     clip = Clip.of(noise, sigmas, numbers, run.noise.seed)
-    options = {**run.whole_options, "transformer_options": inside}
-    run.untried = check_guidance(guider, options, clip, run.node)
-    run.tried = True
+    verdict = check_guidance(guider, model_options, clip, run.node)
+    run.cut_guidance, run.untried, run.tried = verdict.cut, verdict.untried, True
 
 
 def evaluate_clip(executor, model, conds, x, timestep, model_options):
@@ -203,7 +215,8 @@ def evaluate_clip(executor, model, conds, x, timestep, model_options):
             part = conds_of_frames(conds, run.rows_of(frames), run.rows, run.controls)
             evaluation = ComfyEvaluation(run, run.step, tuple(frames), layers, name_conds(part))
             options = options_of_batch(model_options, evaluation)
-            with explained(run.node, len(frames), run.rows):
+            rows_held = _rows_of_batch(run, options, frames)
+            with explained(run.node, len(frames), run.rows), rows_held:
                 outputs.append(executor(model, part, x[rows], timestep[rows], options))
     predictions = [torch.cat(batches) for batches in zip(*outputs)]
     if run.pictures is None:

@@ -18,14 +18,15 @@ import torch
 from torch import Tensor
 
 from .errors import BadInputError
+from .held_tensors import holding
 from .owners import owner_of
-from .patch_rows import GUIDANCE, PatchCopies, functions_in
+from .patch_rows import GUIDANCE, functions_in, places_of_guidance, rows_of
 from .rebuild import Rebuilding
 from .row_noise import RowNoise
 from .settings import KEY
 
-ROWS = 4  # of a clip that are tried
-LEVELS = 8  # noise levels at which they are
+ROWS = 6  # of a clip that are tried
+LEVELS = 100  # noise levels at which they are
 TOLERANCE = 1e-4  # of the standard deviation; what only rounds differently is far below
 # What a guider holds that its arithmetic does not change, and that is too large to copy.
 _WHOLE = frozenset(
@@ -85,28 +86,40 @@ class Clip:
         return cls(frames, rows, x, levels, tuple(numbers[row] for row in rows), seed)
 
 
-def check_guidance(guider, model_options: dict, clip: Clip, node: str) -> list[str]:
+@dataclass(frozen=True)
+class Verdict:
+    """What came out of a trial.
+
+    cut: whether functions hold one row per frame, of which every frame needs its own. untried:
+    owners of what could not be tried, as it wants more than made-up predictions.
+    """
+
+    cut: bool = False
+    untried: tuple[str, ...] = ()
+
+
+def check_guidance(guider, model_options: dict, clip: Clip, node: str) -> Verdict:
     """Refuse, by its owner's name, what does not treat frames alike.
 
-    guider: as it is while it samples. model_options: that it samples with.
-    Returns the owners of what could not be tried, as it wants more than made-up predictions.
-    Raises BadInputError.
+    guider: as it is while it samples. model_options: that it samples with. Raises BadInputError.
     """
     if clip.frames < 2:
-        return []
-    verdict = _mixes(guider, model_options, clip)
-    if verdict is False:
-        return []
+        return Verdict()
+    for cut in (False, True):
+        if _mixes(guider, model_options, clip, cut) is False:
+            return Verdict(cut)
     untried = []
     for function in dict.fromkeys(_candidates(model_options)):
-        alone = _mixes(guider, _with_only(model_options, function), clip)
-        if alone:
+        alone = [
+            _mixes(guider, _with_only(model_options, function), clip, cut) for cut in (False, True)
+        ]
+        if all(alone):
             raise _refusal(owner_of(function), node)
-        if alone is None:
+        if False not in alone:
             untried.append(owner_of(function))
-    if verdict:
+    if _mixes(guider, model_options, clip, True):
         raise _refusal(type(guider).__name__, node)
-    return untried or [type(guider).__name__]
+    return Verdict(True, tuple(untried) or (type(guider).__name__,))
 
 
 def _refusal(owner: str, node: str) -> BadInputError:
@@ -148,33 +161,42 @@ def _with_only(model_options: dict, function: Callable) -> dict:
     return {**options, "transformer_options": {**inside, "wrappers": wrappers}}
 
 
-def _mixes(guider, model_options: dict, clip: Clip) -> bool | None:
-    """Whether rows come out otherwise together than one after another; None if it fails."""
+def _mixes(guider, model_options: dict, clip: Clip, cut: bool) -> bool | None:
+    """Whether rows come out otherwise together than one after another; None if it fails.
+
+    cut: whether functions hold the rows of those frames alone that they are given.
+    """
     try:
-        together = _together(guider, model_options, clip)
-        alone = _one_after_another(guider, model_options, clip)
+        together = _together(guider, model_options, clip, cut)
+        alone = _one_after_another(guider, model_options, clip, cut)
     except Exception:  # other packs' code, which may want anything that is not there
         return None
     tolerance = TOLERANCE * float(together.nan_to_num().std())
     return not torch.allclose(together, alone, rtol=0, atol=tolerance, equal_nan=True)
 
 
-def _together(guider, model_options: dict, clip: Clip) -> Tensor:
+def _together(guider, model_options: dict, clip: Clip, cut: bool) -> Tensor:
     """What all rows come out as in one batch: (levels, rows, channels, height, width)."""
     guider, options = _apart(guider, model_options)
-    options = PatchCopies().of(options, clip.rows, clip.frames, guidance=True)
-    return _levels(guider, options, clip, clip.x, clip.numbers)
+    with _held(options, clip.rows, clip, cut):
+        return _levels(guider, options, clip, clip.x, clip.numbers)
 
 
-def _one_after_another(guider, model_options: dict, clip: Clip) -> Tensor:
+def _one_after_another(guider, model_options: dict, clip: Clip, cut: bool) -> Tensor:
     """What each row comes out as by itself: (levels, rows, channels, height, width)."""
-    guider, apart = _apart(guider, model_options)
+    guider, options = _apart(guider, model_options)
     outcomes = []
     for place, row in enumerate(clip.rows):
-        options = PatchCopies().of(apart, [row], clip.frames, guidance=True)
-        x = clip.x[place : place + 1]
-        outcomes.append(_levels(guider, options, clip, x, clip.numbers[place : place + 1]))
+        one = slice(place, place + 1)
+        with _held(options, [row], clip, cut):
+            outcomes.append(_levels(guider, options, clip, clip.x[one], clip.numbers[one]))
     return torch.cat(outcomes, dim=1)
+
+
+def _held(options: dict, rows: Sequence[int], clip: Clip, cut: bool):
+    """Let functions hold the rows of some frames, if they are to be cut."""
+    places = places_of_guidance(options) if cut else []
+    return holding(places, rows_of(rows, clip.frames))
 
 
 def _levels(guider, options: dict, clip: Clip, x: Tensor, numbers: Sequence[int]) -> Tensor:

@@ -246,7 +246,7 @@ ROADS = {"batches": (tiny.ksampler, 2), "frames": (tiny.frame_ksampler, 0)}
 def test_a_table_that_may_have_a_row_per_frame_is_refused_by_name(sd15, prompts, road):
     sample, batch = ROADS[road]
     model = embeddings(tiny.patch(sd15, frames_per_batch=batch))
-    words = r"^CrossFrame\w+: input 'model': embeddings holds a table of 5 rows"
+    words = r"^CrossFrame\w+: input 'model': embeddings holds numbers that may be one row"
     with pytest.raises(ValueError, match=words):
         sample(model, *prompts, tiny.clip(FRAMES))
 
@@ -267,3 +267,137 @@ def test_a_size_that_does_not_fit_is_said_in_words(sd15, prompts, road):
     words = r"^CrossFrame\w+: input 'model': the model cannot be run on .* frames: weights \("
     with pytest.raises(ValueError, match=words):
         sample(model, *prompts, tiny.clip(FRAMES))
+
+
+class Dispatching:
+    """A patch object that leads back to itself, as one with a table of its methods does."""
+
+    def __init__(self):
+        self.rows = per_frame(9, 1, 1)
+        self.how = {"add": self.add}
+
+    def add(self, n):
+        return n + repeated(self.rows, len(n))
+
+    def __call__(self, n, extra_options):
+        return self.how["add"](n)
+
+
+class WithState:
+    """A patch with rows that counts the steps by the noise level, and fades out."""
+
+    def __init__(self):
+        self.rows = per_frame(10, 1, 1)
+        self.last, self.step = None, 0
+
+    def __call__(self, n, extra_options):
+        sigma = float(extra_options["sigmas"][0])
+        if sigma != self.last:
+            self.step = self.step + 1 if self.last is not None and sigma < self.last else 0
+            self.last = sigma
+        return n + repeated(self.rows, len(n)) / (1 + self.step)
+
+
+def attribute_of_function(model):
+    def patch(n, extra_options):
+        return n + repeated(patch.rows, len(n))
+
+    patch.rows = per_frame(11, 1, 1)
+    return with_output_patch(model, patch)
+
+
+def default_argument(model):
+    def patch(n, extra_options, held=(per_frame(12, 1, 1), "more")):
+        return n + repeated(held[0], len(n))
+
+    return with_output_patch(model, patch)
+
+
+def shared_with_guidance(model):
+    """An attention patch and a post-cfg function share a dict, which holds rows as well."""
+    shared = {"rows": per_frame(13, 1, 1), "sigma": 1.0}
+
+    def patch(n, extra_options):
+        shared["sigma"] = float(extra_options["sigmas"][0])
+        return n + repeated(shared["rows"], len(n))
+
+    def fade(args):
+        return args["denoised"] / (1 + shared["sigma"])
+
+    model = with_output_patch(model, patch)
+    model.set_model_sampler_post_cfg_function(fade)
+    return model
+
+
+def with_output_patch(model, patch):
+    model = model.clone()
+    model.set_model_attn2_output_patch(patch)
+    return model
+
+
+ODD = {
+    "leads back to itself": lambda model: with_output_patch(model, Dispatching()),
+    "counts steps": lambda model: with_output_patch(model, WithState()),
+    "attribute of a function": attribute_of_function,
+    "default argument": default_argument,
+    "shared with guidance": shared_with_guidance,
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_wherever_a_patch_holds_its_rows(sd15, prompts, name):
+    whole = tiny.ksampler(ODD[name](tiny.patch(sd15)), *prompts, tiny.clip(FRAMES))
+    for batch in (1, 2):
+        model = ODD[name](tiny.patch(sd15, frames_per_batch=batch))
+        assert tiny.error(tiny.ksampler(model, *prompts, tiny.clip(FRAMES)), whole) < 1e-4
+    model = ODD[name](tiny.patch(sd15))
+    assert tiny.error(tiny.frame_ksampler(model, *prompts, tiny.clip(FRAMES)), whole) < 1e-4
+
+
+def test_what_a_patch_holds_is_put_back_after_an_error(sd15, prompts):
+    patch = Dispatching()
+    rows = patch.rows
+
+    def fail(apply_model, args):
+        raise MemoryError
+
+    model = with_output_patch(tiny.patch(sd15, frames_per_batch=2), patch)
+    model.set_model_unet_function_wrapper(fail)
+    for sample in (tiny.ksampler, tiny.frame_ksampler):
+        with pytest.raises(MemoryError):
+            sample(model, *prompts, tiny.clip(FRAMES))
+        assert patch.rows is rows
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_as_many_rows_as_a_latent_has_channels_are_not_cut(sd15, prompts, road):
+    """Four numbers for four channels, and four frames: it cannot be told which they are."""
+    sample, batch = ROADS[road]
+    weights_of_channels = torch.tensor([1.0, 0.5, 2.0, 1.5]).view(4, 1, 1)
+
+    def weigh(apply_model, args):
+        return apply_model(args["input"], args["timestep"], **args["c"]) * weights_of_channels
+
+    def patched(batch):
+        model = tiny.patch(sd15, frames_per_batch=batch)
+        model.set_model_unet_function_wrapper(weigh)
+        return model
+
+    words = r"^CrossFrame\w+: input 'model': .* holds numbers that may be one row for each"
+    with pytest.raises(ValueError, match=words):
+        sample(patched(batch), *prompts, tiny.clip(4))
+    tiny.ksampler(patched(0), *prompts, tiny.clip(4))
+    whole = tiny.ksampler(patched(0), *prompts, tiny.clip(3))
+    assert tiny.error(sample(patched(batch), *prompts, tiny.clip(3)), whole) < 1e-4
+
+
+def test_guidance_with_a_number_per_channel_is_not_cut(sd15, prompts):
+    weights_of_channels = torch.tensor([1.0, 0.5, 2.0, 1.5]).view(4, 1, 1)
+
+    def weigh(args):
+        return args["denoised"] * weights_of_channels
+
+    model = tiny.patch(sd15)
+    model.set_model_sampler_post_cfg_function(weigh)
+    whole = tiny.ksampler(model, *prompts, tiny.clip(4))
+    assert tiny.error(tiny.frame_ksampler(model, *prompts, tiny.clip(4)), whole) < 1e-4
