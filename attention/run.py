@@ -69,7 +69,7 @@ class Run:
         self.frame = self.start - 1
         self.step = -1
         self._noise_levels = [*state.noise_levels] if state is not None else []
-        self._warned = False
+        self.missed = False  # whether a reference was not to be had
 
     def _check_held(self, held: frozenset[int]) -> None:
         """Raise ValueError if an earlier frame is wanted that is not held."""
@@ -158,8 +158,8 @@ class Run:
 
     def warn_missing(self, key: Key, frame: int) -> None:
         """Say once per run that a frame attends to itself because a reference is missing."""
-        if not self._warned:
-            self._warned = True
+        if not self.missed:
+            self.missed = True
             log.warning(
                 "Cross-frame attention: frame %d found no stored references at step %d, layer "
                 "%s; such places attend to the frame itself.",

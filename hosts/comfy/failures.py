@@ -39,8 +39,10 @@ def explained(node: str, running: int = 0, clip: int = 0) -> Iterator[None]:
             raise
         if _module(_innermost(error.__traceback__)).startswith(CORE):
             raise _of_core(error, node) from error
-        if 0 < running < clip and any(word in str(error).lower() for word in _SIZES):
-            raise _of_patch(error, node, running, clip) from error
+        owner = _owner(error)
+        sizes = any(word in str(error).lower() for word in _SIZES)
+        if owner is not None and 0 < running < clip and sizes:
+            raise _of_patch(error, node, running, clip, owner) from error
         raise
 
 
@@ -53,20 +55,20 @@ def _of_core(error: Exception, node: str) -> BadInputError:
     )
 
 
-def _of_patch(error: Exception, node: str, running: int, clip: int) -> BadInputError:
+def _of_patch(error: Exception, node: str, running: int, clip: int, owner: str) -> BadInputError:
     return BadInputError(
         node,
         "model",
-        f"the model cannot be run on {running} of the {clip} frames: {_owner(error)} expects "
+        f"the model cannot be run on {running} of the {clip} frames: {owner} expects "
         f"other sizes, as if it held something for every frame of the clip ({error}).",
         f"Use a stock sampler node and set frames_per_batch to {clip}, so that it sees all "
         "frames at once, or remove the node that it belongs to.",
     )
 
 
-def _owner(error: Exception) -> str:
-    """The function of another pack that the error came out of, as far as can be told."""
-    owner = "a patch of another node"
+def _owner(error: Exception) -> str | None:
+    """The function of another pack that the error came out of, if it came out of one."""
+    owner = None
     traceback = error.__traceback__
     while traceback is not None:
         module = _module(traceback)

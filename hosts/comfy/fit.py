@@ -67,8 +67,8 @@ def _of_sampling(made: Origin, now: Origin) -> list[Pair]:
         levels = told_apart(made.sigmas[place], now.sigmas[place])
     return [
         Pair(
-            str(len(made.sigmas) - 1),
-            str(len(now.sigmas) - 1),
+            str(max(len(made.sigmas) - 1, 0)),
+            str(max(len(now.sigmas) - 1, 0)),
             "it was made with {} steps, but this run has {} steps.",
             "Set the same number of steps.",
         ),
@@ -113,7 +113,7 @@ def _of_attention(made: Origin, now: Origin) -> list[Pair]:
             _prompts(made.guidance),
             _prompts(now.guidance),
             "it was made with {}, but this run has {}.",
-            "Use as many prompts, and cfg 1 or above in both.",
+            "Use as many prompts, and set cfg to 1 in both or in neither.",
         ),
     ]
 

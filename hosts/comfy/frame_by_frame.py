@@ -120,7 +120,7 @@ def sample_frames(
                 noise[rows],
                 latent[rows],
                 sampler if own_noise is None else with_mask_noise(sampler, own_noise[rows]),
-                sigmas,
+                sigmas.clone(),  # some samplers write into it
                 denoise_mask=_mask_rows(noise_mask, rows),
                 callback=progress.step,
                 disable_pbar=True,
@@ -150,7 +150,14 @@ def _report(run: ComfyRun, held: str) -> str:
         f"\nIt could not be tried whether {owner} treats the frames of a clip alike."
         for owner in run.untried
     )
-    return f"{run.rows} frames, {run.settings}; {held}{untried}"
+    missed = ""
+    if run.missed:
+        missed = (
+            "\nSome prompts found nothing to look at, since they were not run in the same places "
+            "at the same steps before; there frames looked at themselves."
+        )
+    count = "1 frame" if run.rows == 1 else f"{run.rows} frames"
+    return f"{count}, {run.settings}; {held}{untried}{missed}"
 
 
 def _mask_rows(noise_mask, rows: slice):

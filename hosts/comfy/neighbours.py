@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .errors import BadInputError
-from .patch_rows import owners_of_uncut_rows
+from .owners import module_of, owner_of
+from .patch_rows import functions_in, owners_of_uncut_rows
+from .settings import KEY
 from .unet import transformer_blocks
 
 PER_STEP = "all frames per step"
@@ -65,6 +67,16 @@ def wrapped_by(key: str) -> Callable[[object], bool]:
         return any(key in wrappers for wrappers in kinds)
 
     return found
+
+
+def _names_inside(guider) -> Iterator[str]:
+    """What the functions of other packs are called that stand between batching and the model."""
+    options = guider.model_options.get("transformer_options", {})
+    places = [options, guider.model_options.get("model_function_wrapper")]
+    for function in functions_in([*places, guider.model_patcher.wrappers], skip=(KEY,)):
+        if not module_of(function).startswith(("comfy.", "comfy_extras.")):
+            yield f"{module_of(function)} {getattr(function, '__qualname__', '')}"
+            yield owner_of(function)
 
 
 def controlled_by(kind: str) -> Callable[[object], bool]:
@@ -129,6 +141,14 @@ NEIGHBOURS = (
         frozenset({FRAME_BY_FRAME}),
         "LazyCache skips other steps in every frame, so frames have no steps in common.",
         "Remove LazyCache, or use a stock sampler node, which decides for all frames at once.",
+    ),
+    Neighbour(
+        "a cache of another pack",
+        lambda guider: any("cache" in name.lower() for name in _names_inside(guider)),
+        frozenset({IN_BATCHES}),
+        "a cache of another pack (TeaCache, DeepCache, ...) keeps what one model call gave for the "
+        "next one, which in several batches is one of other frames.",
+        "Set frames_per_batch to 0, or remove the cache.",
     ),
     Neighbour(
         "PerpNegGuider",

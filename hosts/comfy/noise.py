@@ -77,6 +77,13 @@ def noise_from(noise, latent: dict, first: int, node: str) -> torch.Tensor:
     Raises BadInputError if there is neither one row of noise nor one for every frame.
     """
     frames = latent["samples"].shape[0]
+    if "batch_index" in latent and len(latent["batch_index"]) != frames:
+        raise BadInputError(
+            node,
+            "latent_image",
+            f"its batch_index names {len(latent['batch_index'])} frames, and it holds {frames}.",
+            "Take it from a node that keeps both together, such as LatentFromBatch.",
+        )
     drawn = _drawn(noise, latent, 0 if "batch_index" in latent else first)
     if drawn.shape[0] == 1:
         return drawn.repeat(frames, *[1] * (drawn.ndim - 1))

@@ -12,6 +12,14 @@ def innermost(function: Any) -> Any:
     return function
 
 
+def module_of(function: Any) -> str:
+    """The module that a function, or the class of an object, was written in."""
+    function = innermost(function)
+    if not isinstance(function, types.FunctionType):
+        return type(function).__module__
+    return function.__globals__.get("__name__", "")
+
+
 def owner_of(function: Any) -> str:
     """What users know a function by: the node class that it was made in, else its own name."""
     while isinstance(function, functools.partial):

@@ -6,6 +6,7 @@ shows that, so its calls of torch are watched, the model's left out: a function 
 of a latent together is one it must not call. ComfyUI's own samplers are tested instead.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,6 +16,7 @@ from .errors import BadInputError
 
 # Functions of torch that make one number, or fewer rows, of many. How often a number of them is
 # merely looked at (is any of them not finite?) is not among them.
+_MOVES = ("flip", "roll")
 _SUMS = ("sum", "nansum", "cumsum", "prod", "logsumexp", "softmax", "log_softmax")
 _MEANS = ("mean", "nanmean", "std", "var", "std_mean", "var_mean")
 _NORMS = ("norm", "vector_norm", "matrix_norm")
@@ -30,9 +32,11 @@ _RANKS = (
     "topk",
     "sort",
 )
-_REDUCING = frozenset({*_SUMS, *_MEANS, *_NORMS, *_RANKS, "sort"})
+_REDUCING = frozenset({*_SUMS, *_MEANS, *_NORMS, *_RANKS, *_MOVES, "sort"})
+# Functions that make one number of two tensors.
+_COMPARING = frozenset({"dist", "dot", "vdot", "mse_loss", "l1_loss", "smooth_l1_loss"})
 # The position of the argument that names the dimensions, where it is not the second.
-_POSITION = {"norm": 2, "vector_norm": 2, "matrix_norm": 2, "quantile": 2, "topk": 2}
+_POSITION = {"norm": 2, "vector_norm": 2, "matrix_norm": 2, "quantile": 2, "topk": 2, "roll": 2}
 
 
 class RowsTogether:
@@ -45,9 +49,9 @@ class RowsTogether:
     def __call__(self, function: Callable, args: tuple, kwargs: dict) -> None:
         """Raise BadInputError if the function takes the rows of a latent together."""
         name = getattr(function, "__name__", "").removeprefix("linalg_")
-        if name not in _REDUCING or not args or not isinstance(args[0], Tensor):
+        if not args or not isinstance(args[0], Tensor):
             return
-        if args[0].ndim == len(self.shape) and _over_rows(name, args, kwargs):
+        if self._takes_rows_together(name, args, kwargs):
             raise BadInputError(
                 self.node,
                 "sampler_name" if self.node == "CrossFrameKSampler" else "sampler",
@@ -57,11 +61,19 @@ class RowsTogether:
                 "step, or choose another sampler.",
             )
 
+    def _takes_rows_together(self, name: str, args: tuple, kwargs: dict) -> bool:
+        tensor = args[0]
+        whole = tensor.numel() == math.prod(self.shape) and tensor.ndim in (1, len(self.shape))
+        if name in _COMPARING:
+            return whole and kwargs.get("reduction") != "none"
+        like_latent = tensor.ndim == len(self.shape) or (tensor.ndim == 1 and whole)
+        return name in _REDUCING and like_latent and _over_rows(name, args, kwargs)
+
 
 def _over_rows(name: str, args: tuple, kwargs: dict) -> bool:
     """Whether a reduction is one over the first dimension, among others or alone."""
     position = _POSITION.get(name, 1)
-    dims = kwargs.get("dim", kwargs.get("axis"))
+    dims = kwargs.get("dim", kwargs.get("dims", kwargs.get("axis")))
     if dims is None and len(args) > position:
         dims = args[position]
     if isinstance(dims, Tensor) or isinstance(kwargs.get("other"), Tensor):

@@ -18,7 +18,7 @@ from .fit import check_origin
 from .frame_numbers import numbers_of
 from .neighbours import needs_one_batch
 from .row_noise import RowNoise
-from .settings import KEY, Settings
+from .settings import KEY, NODE, Settings
 from .state import ComfyState, Origin
 
 
@@ -137,7 +137,6 @@ def new_run(
     settings: Settings = guider.model_options[KEY]
     if going.state is not None:
         check_origin(going.state.origin, origin, node)
-        one_noise = one_noise and origin.noise == going.state.origin.noise
         origin = replace(origin, noise=going.state.origin.noise)
     sampling = guider.model_patcher.get_model_object("model_sampling")
     part = (
@@ -151,7 +150,8 @@ def new_run(
             node,
             "state",
             f"{error}.",
-            f"Make it with the same references, or set anchor to '{ANEW}'.",
+            "Make it with the same references"
+            + ("." if node == NODE else f", or set anchor to '{ANEW}'."),
         ) from error
     run.one_noise = one_noise
     run.numbers = numbers

@@ -149,7 +149,9 @@ def sample_custom(
     )
     if record is not None:
         record.discard()
-    output = {**latent, "samples": painted.samples}
+    # Where frames are only looked at, samplers may still leave some of the noise in them.
+    samples = latent["samples"] if going.reference_only else painted.samples
+    output = {**latent, "samples": samples.to(painted.samples)}
     denoised = output
     if painted.x0 is not None:
         denoised = {**latent, "samples": model.model.process_latent_out(painted.x0)}

@@ -19,6 +19,7 @@ from comfy.k_diffusion.sampling import BrownianTreeNoiseSampler
 from torch import Tensor
 
 from .noise import with_function
+from .owners import innermost
 from .row_noise import RowNoise
 
 OPTION = "noise_sampler"  # what sampler functions call it
@@ -62,8 +63,7 @@ def takes_noise_sampler(function) -> bool:
 
 def function_name(function) -> str:
     """The name of a sampler function, or of what a partial or an object stands for."""
-    while isinstance(function, functools.partial):
-        function = function.func
+    function = innermost(function)
     return getattr(function, "__name__", type(function).__name__)
 
 

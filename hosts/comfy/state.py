@@ -1,5 +1,6 @@
 """A state in ComfyUI: hidden states of painted frames, and what they were made with."""
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +87,7 @@ class ComfyState(State):
         return (
             f"CrossFrame state: {self.frames} frames painted, keeps frame {held}; "
             f"{origin.model}, {len(origin.layers)} layers, {origin.sampler}, "
-            f"{len(origin.sigmas) - 1} steps, latent {width} x {height}; "
+            f"{max(len(origin.sigmas) - 1, 0)} steps, latent {width} x {height}; "
             f"{readable_size(self.nbytes)}"
         )
 
@@ -132,6 +133,8 @@ def checked_state(state: Any, node: str) -> ComfyState | None:
 def sampler_name(sampler) -> str:
     """What to call a SAMPLER."""
     function = getattr(sampler, "sampler_function", sampler)
+    while isinstance(function, functools.partial):
+        function = function.func
     name = getattr(function, "__name__", type(function).__name__)
     return name.removeprefix("sample_").removesuffix("_function")
 

@@ -334,3 +334,37 @@ def test_a_plain_controlnet_behind_one_that_picks_its_hints(sd15, canny, prompts
     conds = tiny.apply_controlnet(*conds, advanced(canny), tiny.images())
     with pytest.raises(ValueError, match=r"CrossFrame\w+: input '\w+': .*Advanced-ControlNet"):
         sample(tiny.patch(sd15), *conds, tiny.clip())
+
+
+class TeaCache:
+    """As other packs' caches work: every second call gives what the one before gave."""
+
+    def patch(self, model):
+        kept = {"calls": 0}
+
+        def wrapper(apply_model, args):
+            kept["calls"] += 1
+            if kept["calls"] % 2:
+                kept["out"] = apply_model(args["input"], args["timestep"], **args["c"])
+            return kept["out"]
+
+        model = model.clone()
+        model.set_model_unet_function_wrapper(wrapper)
+        return model
+
+
+def test_a_cache_of_another_pack_gets_one_batch(sd15, prompts, monkeypatch):
+    model = TeaCache().patch(tiny.patch(sd15))
+    expected = tiny.ksampler(model, *prompts, tiny.clip())
+    assert (
+        tiny.error(
+            tiny.ksampler(TeaCache().patch(tiny.patch(sd15)), *prompts, tiny.clip(12))[:1],
+            expected[:1],
+        )
+        < 1e-4
+    )  # more than are run at once otherwise
+    with pytest.raises(
+        ValueError, match=r"^CrossFrameAttention: input 'model': a cache of another"
+    ):
+        model = TeaCache().patch(tiny.patch(sd15, frames_per_batch=2))
+        tiny.ksampler(model, *prompts, tiny.clip())

@@ -184,14 +184,24 @@ def test_frame_0_gets_what_the_stock_sampler_gives_a_batch_of_one(parts, name):
     assert tiny.error(paint(graph, SAMPLERS[name]())[:1], expected) < 1e-4
 
 
-@pytest.mark.parametrize("function", ["std", "mean", "max", "norm"])
+TOGETHER = {
+    "std": lambda x: x.std(),
+    "mean": lambda x: x.mean(dim=(0, 2, 3), keepdim=True),
+    "max": torch.max,
+    "norm": lambda x: torch.linalg.vector_norm(x.flatten()),
+    "roll": lambda x: x.roll(1, 0).abs(),
+    "mse_loss": lambda x: torch.nn.functional.mse_loss(x, torch.zeros_like(x)),
+}
+
+
+@pytest.mark.parametrize("function", TOGETHER)
 def test_a_sampler_that_looks_at_all_frames_together_is_refused_frame_by_frame(parts, function):
     """Which it does is seen when it does: frame by frame it would see one frame."""
     from comfy.samplers import KSAMPLER
 
     def normalizing(model, x, sigmas, extra_args=None, callback=None, disable=None):
         for i in range(len(sigmas) - 1):
-            x = step(model, x / (1 + 0.1 * getattr(x, function)()), sigmas, i, extra_args)
+            x = step(model, x / (1 + 0.1 * TOGETHER[function](x)), sigmas, i, extra_args)
         return x
 
     graph = Graph.build(Plan(frames=FRAMES, layers="up"), parts)
@@ -343,3 +353,25 @@ def test_a_model_that_draws_noise_for_its_pictures(prompts):
     ]
     first = tiny.ksampler(real, *one, {"samples": latent["samples"][:1]}, **settings)
     assert tiny.error(whole[:1], first) < 1e-4, "frame 0 is that of a batch of one"
+
+
+@pytest.mark.parametrize("numbers", [[], [0], [0, 1, 2, 3, 4]])
+def test_numbers_of_other_frames_than_the_latent_holds_are_refused(parts, numbers):
+    from comfy.samplers import sampler_object
+
+    graph = Graph.build(Plan(frames=FRAMES, layers="up"), parts)
+    latent = {**graph.latent, "batch_index": numbers}
+    with pytest.raises(ValueError, match=r"^CrossFrameSampler: input 'latent_image': its batch_in"):
+        paint(graph, sampler_object("euler"), frame_by_frame=True, latent=latent)
+
+
+@pytest.mark.parametrize("name", ["uni_pc", "uni_pc_bh2"])
+def test_a_sampler_that_writes_into_its_noise_levels(parts, name):
+    """ComfyUI's uni_pc does; every frame gets the levels as they were given."""
+    from comfy.samplers import sampler_object
+
+    graph = Graph.build(Plan(frames=FRAMES, layers="up"), parts)
+    frames = [
+        paint(graph, sampler_object(name), torch.tensor([0.0]), order) for order in (False, True)
+    ]
+    assert tiny.error(*frames) < 1e-4

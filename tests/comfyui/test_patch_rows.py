@@ -307,7 +307,9 @@ def attribute_of_function(model):
 
 
 def default_argument(model):
-    def patch(n, extra_options, held=(per_frame(12, 1, 1), "more")):
+    rows = per_frame(12, 1, 1)
+
+    def patch(n, extra_options, held=(rows, "more")):
         return n + repeated(held[0], len(n))
 
     return with_output_patch(model, patch)

@@ -136,3 +136,11 @@ def test_steps_that_differ_from_frame_to_frame_are_an_error_in_words(sd15, promp
                 torch.tensor([3.0, 1.0]),
                 tiny.clip(3),
             )
+
+
+@pytest.mark.parametrize("sample", [tiny.ksampler, tiny.frame_ksampler])
+def test_a_prompt_of_another_kind_of_model_is_not_blamed_on_a_patch(sd15, sample):
+    """ComfyUI's own words are clearer than a wrong owner."""
+    wrong = [[torch.randn(1, 7, tiny.CONTEXT * 2), {}]]
+    with pytest.raises(RuntimeError, match="shapes"):
+        sample(tiny.patch(sd15, frames_per_batch=2), wrong, wrong, tiny.clip(FRAMES))

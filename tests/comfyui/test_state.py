@@ -484,3 +484,59 @@ def test_a_state_holds_nothing_of_its_run(clip):
     del state, before
     gc.collect()
     assert kept() is None
+
+
+@pytest.mark.parametrize("sampler", ["euler_ancestral", "dpmpp_2m_sde"])
+def test_frames_after_a_state_of_another_seed_still_share_their_noise(sd15, canny, sampler):
+    """On latents and rows that are all the same, frames then differ by nothing."""
+    clip = Clip.of(tiny.patch(sd15, references="first"), canny)
+    same = {
+        name: getattr(clip, name)[:1].repeat(FRAMES, *[1] * (getattr(clip, name).ndim - 1))
+        for name in ("latent", "tokens", "hints", "masks")
+    }
+    clip = dataclasses.replace(clip, **same)
+    _, state = clip.paint(0, 1, sampler, frame_noise=SAME, seed=1)
+    frames, _ = clip.paint(1, FRAMES, sampler, state=state, frame_noise=SAME, seed=2)
+    assert tiny.error(frames[1:], frames[:1].expand_as(frames[1:])) < 1e-4
+
+
+def test_pictures_that_are_only_looked_at_come_out_as_they_are(sd15, prompts):
+    """Also with samplers, or parts of the steps, that leave noise in them."""
+    from crossframe.nodes.sampling import CrossFrameKSampler
+
+    latent = tiny.clip(2)
+    for inputs in ({"sampler_name": "uni_pc"}, {"end_at_step": 2, "sampler_name": "euler"}):
+        output = CrossFrameKSampler.execute(
+            model=tiny.patch(sd15),
+            positive=prompts[0],
+            negative=prompts[1],
+            latent_image=latent,
+            frame_noise=SAME,
+            reference_only=True,
+            return_with_leftover_noise="enable",
+            **tiny.SAMPLING,
+            **inputs,
+        )
+        assert torch.equal(output.args[0]["samples"], latent["samples"])
+
+
+def test_prompts_that_find_nothing_in_a_state_are_named_on_the_node(sd15, prompts):
+    from crossframe.nodes.sampling import CrossFrameKSampler
+
+    def paint(area, **inputs):
+        positive = [[prompts[0][0][0], {"area": area, "strength": 1.0}], *tiny.prompt(4)]
+        return CrossFrameKSampler.execute(
+            model=tiny.patch(sd15),
+            positive=positive,
+            negative=prompts[1],
+            latent_image=tiny.clip(1),
+            sampler_name="euler",
+            frame_noise=SAME,
+            keep_state=True,
+            **tiny.SAMPLING,
+            **inputs,
+        )
+
+    state = paint((8, 8, 0, 0)).args[1]
+    assert "nothing to look at" not in paint((8, 8, 0, 0), state=state).ui["text"][0]
+    assert "nothing to look at" in paint((8, 16, 0, 0), state=state).ui["text"][0]
