@@ -153,13 +153,6 @@ DEFECTS = [
         REPEAT,
     ),
     Defect(
-        "layers that PAG replaced are patched too",
-        "hosts/comfy/attn1.py",
-        "if tuple(layer) not in replaced and tuple(layer)[:2] not in replaced",
-        "if True",
-        BATCHING,
-    ),
-    Defect(
         "start and end are ignored",
         "hosts/comfy/sampling.py",
         "if not full_range and not run.active(float(timestep[0])):",

@@ -12,6 +12,8 @@ The model is not run. Everything is tried on copies (see `rebuild.py`), so that 
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import is_
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from .errors import BadInputError
 from .held_tensors import holding
-from .owners import owner_of
+from .owners import innermost, owner_of
 from .patch_rows import GUIDANCE, functions_in, places_of_guidance, rows_of
 from .rebuild import Rebuilding
 from .row_noise import RowNoise
@@ -105,13 +107,17 @@ def check_guidance(guider, model_options: dict, clip: Clip, node: str) -> Verdic
     """
     if clip.frames < 2:
         return Verdict()
+    shared = _shared_with_patches(model_options)
+    model_options = _with_only(model_options, lambda function: function not in shared)
+    unknown = tuple(dict.fromkeys(map(owner_of, shared)))
     for cut in (False, True):
         if _mixes(guider, model_options, clip, cut) is False:
-            return Verdict(cut)
-    untried = []
+            return Verdict(cut or bool(shared), unknown)
+    untried = [*unknown]
     for function in dict.fromkeys(_candidates(model_options)):
         alone = [
-            _mixes(guider, _with_only(model_options, function), clip, cut) for cut in (False, True)
+            _mixes(guider, _with_only(model_options, partial(is_, function)), clip, cut)
+            for cut in (False, True)
         ]
         if all(alone):
             raise _refusal(owner_of(function), node)
@@ -142,20 +148,42 @@ def _candidates(model_options: dict) -> list[Callable]:
     return found
 
 
-def _with_only(model_options: dict, function: Callable) -> dict:
-    """Model options without any function between model and sampler but one."""
+def _shared_with_patches(model_options: dict) -> list[Callable]:
+    """Functions between model and sampler that share what they keep with patches of the model.
+
+    They may read what a patch has seen inside of the model, which is not run here.
+    """
+    inside = model_options.get("transformer_options", {})
+    kept = {
+        number
+        for name in ("patches", "patches_replace")
+        for patch in functions_in(inside.get(name, {}))
+        for number in _kept_by(patch)
+    }
+    return [found for found in _candidates(model_options) if kept & _kept_by(found)]
+
+
+def _kept_by(function: Callable) -> set[int]:
+    """The ids of the cells of a function's closure, and of the object that it is a method of."""
+    owner = getattr(function, "__self__", None)
+    cells = getattr(innermost(function), "__closure__", None) or ()
+    return {id(cell) for cell in cells} | ({id(owner)} if owner is not None else set())
+
+
+def _with_only(model_options: dict, wanted: Callable[[Callable], bool]) -> dict:
+    """Model options with only the wanted ones of the functions between model and sampler."""
     options = dict(model_options)
     for name in GUIDANCE:
         held = options.get(name)
         if isinstance(held, list):
-            options[name] = [other for other in held if other is function]
-        elif held is not None and held is not function:
+            options[name] = [other for other in held if wanted(other)]
+        elif held is not None and not wanted(held):
             del options[name]
     inside = dict(options.get("transformer_options", {}))
     wrappers = dict(inside.get("wrappers", {}))
     for kind in ("predict_noise", "calc_cond_batch"):
         wrappers[kind] = {
-            key: [other for other in found if other is function or key == KEY]
+            key: [other for other in found if key == KEY or wanted(other)]
             for key, found in wrappers.get(kind, {}).items()
         }
     return {**options, "transformer_options": {**inside, "wrappers": wrappers}}

@@ -60,15 +60,17 @@ def test_both_outputs_of_the_custom_sampler(sd15, prompts, fp16, latent, sigmas)
 def test_a_resumed_run(sd15, prompts, fp16, monkeypatch, tmp_path):
     """Finished frames that come from the disk are those that had been painted."""
     import folder_paths
-    from crossframe.hosts.comfy import resume, sampler_nodes
+    from crossframe.hosts.comfy import sampler_nodes
+    from crossframe.hosts.comfy.notes import Notes
     from crossframe.hosts.comfy.resume import Record
+    from crossframe.hosts.comfy.state_search import UNFINISHED
 
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
-    monkeypatch.setattr(sampler_nodes, "open_record", lambda *_: Record("run"))
+    monkeypatch.setattr(sampler_nodes, "open_record", lambda *_: Record("run", Notes()))
     monkeypatch.setattr(Record, "discard", lambda self: None)
     settings = {"steps": 2, "resume": True}
     first = tiny.frame_ksampler(tiny.patch(sd15), *prompts, tiny.clip(3), **settings)
-    assert list((tmp_path / resume.FOLDER / "run").glob("latents_*"))
+    assert list((tmp_path / UNFINISHED / "run").glob("latents_*"))
     again = tiny.frame_ksampler(tiny.patch(sd15), *prompts, tiny.clip(3), **settings)
     assert torch.equal(again, first)
     assert again.dtype == (torch.float16 if fp16 else torch.float32)
