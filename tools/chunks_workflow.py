@@ -81,7 +81,7 @@ def chunks(object_info: dict) -> dict:
     )
     graph.group("4. Keep one look", "attention")
     _add_chunk(graph, 1, 0, SD15)
-    _add_chunk(graph, 2, 660, SD15)
+    _add_chunk(graph, 2, 760, SD15)
     _add_result(graph)
     return graph.workflow(CHUNKS)
 
@@ -132,7 +132,7 @@ def _add_chunk(graph: Graph, number: int, y: int, family: Family) -> None:
         graph,
         sampler,
         "CrossFrameKSampler",
-        (1900, y, 340, 440),
+        (1900, y, 340, 540),
         "attention",
         inputs,
         extra=HIGHLIGHT,
@@ -143,7 +143,7 @@ def _add_chunk(graph: Graph, number: int, y: int, family: Family) -> None:
         scheduler="karras",
         denoise=0.6,
     )
-    add_decoder(graph, images, (1900, y + 500, 340, 60), sampler, ("checkpoint", "VAE"))
+    add_decoder(graph, images, (1900, y + 600, 340, 60), sampler, ("checkpoint", "VAE"))
     graph.group(f"{number + 4}. Chunk {number}", *keys)
 
 

@@ -131,7 +131,7 @@ def _add_samplers(graph: Graph) -> None:
         graph,
         "look",
         "CrossFrameKSampler",
-        (1560, 0, 360, 500),
+        (1560, 0, 360, 600),
         "attention",
         {**prompts, "positive": ("positive", "CONDITIONING")},
         extra={**HIGHLIGHT, "title": "Look at the reference"},
@@ -139,13 +139,13 @@ def _add_samplers(graph: Graph) -> None:
         **SAMPLING,
         reference_only=True,
     )
-    graph.note("about looking", "What it does", (1560, 560, 360, 200), LOOK_NOTE)
+    graph.note("about looking", "What it does", (1560, 660, 360, 200), LOOK_NOTE)
     graph.group("4. Look", "look", "about looking")
     add_sampler(
         graph,
         "paint",
         "CrossFrameKSampler",
-        (1980, 0, 360, 440),
+        (1980, 0, 360, 540),
         "attention",
         {
             **prompts,
@@ -157,11 +157,11 @@ def _add_samplers(graph: Graph) -> None:
         seed=1,
         **SAMPLING,
     )
-    add_decoder(graph, "images", (1980, 500, 360, 60), "paint", ("checkpoint", "VAE"))
+    add_decoder(graph, "images", (1980, 600, 360, 60), "paint", ("checkpoint", "VAE"))
     graph.node(
         "save",
         "SaveImage",
-        (1980, 620, 360, 340),
+        (1980, 720, 360, 340),
         {"images": ("images", "IMAGE")},
         filename_prefix="reference picture",
     )

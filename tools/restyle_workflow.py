@@ -165,7 +165,7 @@ def _add_sampler(graph: Graph, frame_by_frame: bool) -> None:
         graph,
         "sampler",
         "CrossFrameKSampler" if frame_by_frame else "KSampler",
-        (1560, 120, 360, 440) if frame_by_frame else (1560, 240, 360, 310),
+        (1560, 120, 360, 540) if frame_by_frame else (1560, 240, 360, 310),
         "attention",
         inputs,
         extra=HIGHLIGHT if frame_by_frame else None,
@@ -176,9 +176,10 @@ def _add_sampler(graph: Graph, frame_by_frame: bool) -> None:
         scheduler="karras",
         denoise=0.6,
     )
-    add_decoder(graph, "images", (1560, 850, 360, 60), "sampler", ("checkpoint", "VAE"))
+    below = 710 if frame_by_frame else 610
+    add_decoder(graph, "images", (1560, below + 240, 360, 60), "sampler", ("checkpoint", "VAE"))
     text = FRAME_BY_FRAME_NOTE if frame_by_frame else KSAMPLER_NOTE
-    graph.note("about sampler", "About the sampler", (1560, 610, 360, 180), text)
+    graph.note("about sampler", "About the sampler", (1560, below, 360, 180), text)
     nodes = ["latents", "noise", "sampler", "about sampler", "images"]
     graph.group("6. Paint", *(node for node in nodes if node != "noise" or not frame_by_frame))
 
