@@ -117,10 +117,12 @@ def goes_on(plan: Plan) -> bool:
     """Whether a clip in two pieces is the clip in one: each piece has its own of everything.
 
     A patch holds rows of the whole clip, a default prompt is decided by all frames' masks, and
-    a second stage has no state of the first.
+    a second stage has no state of the first. torch draws noise in blocks of 16 numbers and the last
+    16 of a draw by themselves, so a piece ends with other noise where a frame is no whole block.
     """
     default = any(extra.kind == "default" for extra in plan.extras)
-    return not (plan.patch or default or plan.stages > 1 or plan.guidance == "linear")
+    split = plan.height * plan.width * 4 % 16 and plan.frame_noise == "different per frame"
+    return not (plan.patch or default or split or plan.stages > 1 or plan.guidance == "linear")
 
 
 def in_pieces(graph: Graph, cut: int, model) -> torch.Tensor:
