@@ -192,7 +192,7 @@ class Clip:
         and cond 4 x k x tokens^2 x channels; keys and values are projected once per frame.
         """
         from ..attention.compose import simplest
-        from ..hosts.comfy.settings import KEY
+        from ..hosts.comfy.model.settings import KEY
 
         settings = self.patched().model_options[KEY]
         frames, _, height, width = self.latents.shape

@@ -44,12 +44,12 @@ def measure(family: str, steps: int, layers: str):
     from comfy.samplers import CFGGuider, sampler_object
     from comfy_extras.nodes_custom_sampler import BasicScheduler, Noise_RandomNoise
 
-    from ..hosts.comfy.bank_size import expected_size
-    from ..hosts.comfy.continuation import Continuation
-    from ..hosts.comfy.run import new_run
-    from ..hosts.comfy.sampler_nodes import sample_custom
-    from ..hosts.comfy.state import Origin
-    from ..hosts.comfy.state_files import write
+    from ..hosts.comfy.orders.sampler_nodes import sample_custom
+    from ..hosts.comfy.run.bank_size import expected_size
+    from ..hosts.comfy.run.comfy_run import new_run
+    from ..hosts.comfy.state.comfy_state import Origin
+    from ..hosts.comfy.state.continuation import Continuation
+    from ..hosts.comfy.state.files import write
     from ..nodes.attention import CrossFrameAttention
 
     patched = CrossFrameAttention.execute(

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..attention import LAYER_SETS, PRECISIONS, REFERENCES
-from ..hosts.comfy.settings import BANK_DEVICES
+from ..hosts.comfy.model.settings import BANK_DEVICES
 from .common import CATEGORY, SEARCH_ALIASES, StateType, first_frame_input
 
 
@@ -120,7 +120,7 @@ class CrossFrameAttention(io.ComfyNode):
 
     @classmethod
     def execute(cls, **inputs) -> io.NodeOutput:
-        from ..hosts.comfy.patch import attach
+        from ..hosts.comfy.attach import attach
 
         return io.NodeOutput(attach(**inputs))
 

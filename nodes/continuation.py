@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..hosts.comfy.continuation import ANCHORS, Continuation, state_at
-from ..hosts.comfy.graph import is_connected, show
-from ..hosts.comfy.state import NOT_KEPT
+from ..hosts.comfy.page.graph import is_connected, show
+from ..hosts.comfy.state.comfy_state import NOT_KEPT
+from ..hosts.comfy.state.continuation import ANCHORS, Continuation, state_at
 from .common import StateType, first_frame_input
 
 

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import InputImpl, io
 
-from ..hosts.comfy.demo_files import CLIP_FILE, FOLDER, check_exists
+from ..hosts.comfy.demo.files import CLIP_FILE, FOLDER, check_exists
 from .common import CATEGORY
 
 
@@ -47,7 +47,7 @@ class CrossFrameDemoModel(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        from ..hosts.comfy.demo_model import load_demo_model
+        from ..hosts.comfy.demo.model import load_demo_model
 
         return io.NodeOutput(*load_demo_model(FOLDER))
 

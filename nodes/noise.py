@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..hosts.comfy.noise import clip_noise
+from ..hosts.comfy.noise.clip_noise import clip_noise
 from ..hosts.frame_noise import FRAME_NOISE
 from .common import CATEGORY
 

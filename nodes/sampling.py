@@ -144,7 +144,7 @@ class CrossFrameKSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent_image: dict, **inputs) -> io.NodeOutput:
-        from ..hosts.comfy.sampler_nodes import sample_ksampler
+        from ..hosts.comfy.orders.sampler_nodes import sample_ksampler
 
         going = continuation(cls, "CrossFrameKSampler", inputs, output=1)
         executed = cls if inputs.pop("resume", False) else None
@@ -192,7 +192,7 @@ class CrossFrameSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, noise, guider, sampler, sigmas, latent_image, **inputs) -> io.NodeOutput:
-        from ..hosts.comfy.sampler_nodes import sample_custom
+        from ..hosts.comfy.orders.sampler_nodes import sample_custom
 
         going = continuation(cls, "CrossFrameSampler", inputs, output=2)
         executed = cls if inputs.pop("resume", False) else None

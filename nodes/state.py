@@ -6,9 +6,9 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..hosts.comfy.errors import BadInputError
-from ..hosts.comfy.graph import show
-from ..hosts.comfy.state_files import load_state, save_state
-from ..hosts.comfy.state_search import check_file, state_files
+from ..hosts.comfy.page.graph import show
+from ..hosts.comfy.state.files import load_state, save_state
+from ..hosts.comfy.state.search import check_file, state_files
 from .common import CATEGORY, StateType
 
 

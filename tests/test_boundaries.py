@@ -1,4 +1,7 @@
-"""Imports go one way, nodes -> hosts -> attention, and the core needs no host."""
+"""Imports go one way, nodes -> hosts -> attention, and the core needs no host.
+
+Inside of `hosts/comfy/` they go one way too: a room may import those above it in `ROOMS`.
+"""
 
 import ast
 import subprocess
@@ -16,6 +19,22 @@ MAY_IMPORT = {
     "nodes": {"attention", "consistency", "hosts"},
     "demo": {"attention", "consistency", "hosts", "nodes"},
 }
+
+# The rooms and single files of hosts/comfy/: each may import those before it.
+ROOMS = [
+    "errors",
+    "page",
+    "model",
+    "demo",
+    "consistency",
+    "noise",
+    "rows",
+    "neighbours",
+    "state",
+    "run",
+    "orders",
+    "attach",
+]
 
 BLOCKED_IMPORT = """
 import importlib.util, sys
@@ -40,16 +59,20 @@ def modules(room: str) -> list[Path]:
     return sorted((ROOT / room).rglob("*.py"))
 
 
-def imported_rooms(source: str, package: tuple[str, ...]) -> set[str]:
-    """The rooms that the relative imports of a module in `package` lead to."""
-    rooms = set()
+def imported(source: str, package: tuple[str, ...]) -> set[tuple[str, ...]]:
+    """What the relative imports of a module in `package` lead to, as paths from the root."""
+    found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = package[: len(package) - node.level + 1]
             module = tuple(node.module.split(".")) if node.module else ()
-            for name in node.names:
-                rooms.add((*base, *module, name.name)[0])
-    return rooms
+            found.update((*base, *module, name.name) for name in node.names)
+    return found
+
+
+def imported_rooms(source: str, package: tuple[str, ...]) -> set[str]:
+    """The rooms of the pack that the relative imports of a module in `package` lead to."""
+    return {path[0] for path in imported(source, package)}
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
@@ -61,12 +84,31 @@ def test_imports_go_one_way(room):
         assert imported_rooms(path.read_text(), package) <= allowed, path
 
 
+def rooms_of_comfy() -> set[str]:
+    return {path.stem for path in (ROOT / "hosts" / "comfy").iterdir() if path.stem[0] != "_"}
+
+
+def test_every_room_of_comfy_has_its_place():
+    assert rooms_of_comfy() == set(ROOMS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_inside_of_comfy_go_one_way(room):
+    allowed = {room, *ROOMS[: ROOMS.index(room)]}
+    place = ROOT / "hosts" / "comfy" / room
+    for path in sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]:
+        package = path.relative_to(ROOT).parent.parts
+        for target in imported(path.read_text(), package):
+            if target[:2] == ("hosts", "comfy"):
+                assert target[2] in allowed, (path, target)
+
+
 @pytest.mark.parametrize(
     ("source", "rooms"),
     [
         ("from ..nodes import x", {"nodes"}),
         ("from .. import hosts", {"hosts"}),
-        ("from ..hosts.comfy.patch import attach", {"hosts"}),
+        ("from ..hosts.comfy.attach import attach", {"hosts"}),
         ("from .bank import Bank", {"attention"}),
     ],
 )

@@ -93,7 +93,8 @@ def paint(model, prompts, sampler, latent=None):
 @pytest.fixture
 def exact_sizes(monkeypatch):
     """Sizes are written as exact numbers of bytes."""
-    from crossframe.hosts.comfy import bank_size, frame_by_frame
+    from crossframe.hosts.comfy.orders import frame_by_frame
+    from crossframe.hosts.comfy.run import bank_size
 
     monkeypatch.setattr(frame_by_frame, "readable_size", str)
     monkeypatch.setattr(bank_size, "readable_size", str)

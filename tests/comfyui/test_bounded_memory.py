@@ -79,7 +79,7 @@ def test_frame_by_frame(sd15, prompts, live):
 def test_the_announced_size_is_the_allocated_one(
     sd15, prompts, live, caplog, monkeypatch, sampler, inputs
 ):
-    from crossframe.hosts.comfy import frame_by_frame
+    from crossframe.hosts.comfy.orders import frame_by_frame
 
     monkeypatch.setattr(frame_by_frame, "readable_size", str)  # exact numbers of bytes
     sampling = {"steps": 6, "denoise": 1.0, "sampler_name": sampler}
@@ -121,7 +121,7 @@ def test_full_size_models(family, size, bank_gib):
     import comfy.supported_models
     from crossframe.attention import LAYER_SETS
     from crossframe.benchmarks.random_models import FULL, GEOMETRY
-    from crossframe.hosts.comfy.unet import self_attention_layers
+    from crossframe.hosts.comfy.model.unet import self_attention_layers
 
     small = tiny.SD15 if family == "SD15" else tiny.SDXL
     config = {**small, **GEOMETRY[family.lower()], "model_channels": FULL}
@@ -193,7 +193,7 @@ def test_the_batch_leaves_room_for_controlnets(sd15, canny, prompts, monkeypatch
 def test_frames_per_batch_0(sd15, device, free, frames):
     """What fits and runs fastest, on simulated devices where a frame with one cond takes 1 byte."""
     import torch
-    from crossframe.hosts.comfy.budget import frames_per_batch
+    from crossframe.hosts.comfy.run.budget import frames_per_batch
 
     run = types.SimpleNamespace(
         settings=tiny.patch(sd15).model_options["crossframe"],
@@ -234,7 +234,7 @@ def test_nothing_outlives_a_failed_run(sd15, prompts, live, order):
 
 def test_the_memory_rule():
     """As many frames as fit with the headroom ComfyUI itself keeps, never less than one."""
-    from crossframe.hosts.comfy.memory import batches, frames_that_fit
+    from crossframe.hosts.comfy.run.batches import batches, frames_that_fit
 
     def required(frames):
         return 10 * frames

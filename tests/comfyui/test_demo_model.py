@@ -85,7 +85,7 @@ def pipeline(folder):
 @pytest.fixture(scope="module")
 def demo(folder):
     """The files as the node reads them: (MODEL, CLIP, VAE, CONTROL_NET)."""
-    from crossframe.hosts.comfy.demo_model import load_demo_model
+    from crossframe.hosts.comfy.demo.model import load_demo_model
 
     with torch.inference_mode():  # as ComfyUI executes nodes
         return load_demo_model(folder)
@@ -319,7 +319,7 @@ def test_the_same_call_of_the_pipeline(pipeline, demo, video):
     """A diffusers pipeline with its own scheduler, and ComfyUI's nodes for custom sampling."""
     import comfy.samplers
     from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
-    from crossframe.hosts.comfy.noise import ClipNoise
+    from crossframe.hosts.comfy.noise.clip_noise import ClipNoise
 
     import nodes
 
@@ -399,7 +399,7 @@ def damaged(folder, tmp_path):
 
 
 def load(folder):
-    from crossframe.hosts.comfy.demo_model import load_demo_model
+    from crossframe.hosts.comfy.demo.model import load_demo_model
 
     return load_demo_model(folder)
 

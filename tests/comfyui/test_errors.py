@@ -58,7 +58,7 @@ def test_users_see_no_path(pack):
 def test_they_can_be_handed_on(pack):
     """Whether copied or pickled, an error stays what it is and says what it says."""
     hosts = importlib.import_module(f"{PATH}.hosts.comfy.errors")
-    files = importlib.import_module(f"{PATH}.hosts.comfy.demo_files")
+    files = importlib.import_module(f"{PATH}.hosts.comfy.demo.files")
     core = importlib.import_module(f"{PATH}.attention")
     made = [
         hosts.BadInputError("CrossFrameKSampler", "model", "It is none.", "Connect one."),

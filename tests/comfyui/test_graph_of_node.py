@@ -23,7 +23,7 @@ def node(kind, **inputs):
     ("link", "connected"), [(["1", 1], True), (["1", 0], False), (["2", 1], False), ("1", False)]
 )
 def test_a_state_is_kept_if_something_reads_it(link, connected):
-    from crossframe.hosts.comfy.graph import is_connected
+    from crossframe.hosts.comfy.page.graph import is_connected
 
     prompt = {"1": node("A"), "2": node("B"), "3": node("C", x=link)}
     assert is_connected(executed(prompt), 1) == connected
@@ -58,7 +58,7 @@ SAMPLER = {"1.2.3": node("A"), "1.2.4": node("C", x=["1.2.3", 0])}
 @pytest.mark.parametrize("nested", [False, True])
 def test_within_an_expansion_a_state_may_be_read_outside(outside, connected, nested):
     from comfy_execution.graph import DynamicPrompt
-    from crossframe.hosts.comfy.graph import is_connected
+    from crossframe.hosts.comfy.page.graph import is_connected
 
     prompt = DynamicPrompt({"1": node("B"), "2": outside, "9": node("B")})
     expansions = [("1", {"1.2": node("B")}), ("1.2", SAMPLER)] if nested else [("1", SAMPLER)]
@@ -68,7 +68,7 @@ def test_within_an_expansion_a_state_may_be_read_outside(outside, connected, nes
 def test_within_an_expansion_only_outputs_that_can_hold_a_state_count():
     """ComfyUI's KSampler gives a latent only, whatever it may be made of."""
     from comfy_execution.graph import DynamicPrompt
-    from crossframe.hosts.comfy.graph import is_connected
+    from crossframe.hosts.comfy.page.graph import is_connected
 
     prompt = DynamicPrompt({"1": node("KSampler"), "2": node("SaveLatent", samples=["1", 0])})
     assert not is_connected(inside(prompt, ("1", SAMPLER)), 1)
@@ -77,14 +77,14 @@ def test_within_an_expansion_only_outputs_that_can_hold_a_state_count():
 
 
 def test_outside_of_a_graph_a_state_is_kept(sd15, prompts):
-    from crossframe.hosts.comfy.graph import is_connected
+    from crossframe.hosts.comfy.page.graph import is_connected
 
     assert is_connected(SimpleNamespace(hidden=None), 1)
 
 
 def fingerprint(prompt, model, prompts, *contents):
     from comfy.samplers import CFGGuider
-    from crossframe.hosts.comfy.fingerprint import fingerprint
+    from crossframe.hosts.comfy.state.fingerprint import fingerprint
 
     guider = CFGGuider(model)
     guider.set_conds(*prompts)
@@ -145,8 +145,8 @@ def test_a_fingerprint_sees_patches_and_hints(sd15, canny, prompts):
 
 def test_a_graph_that_never_repeats_is_not_resumed(sd15, prompts, caplog):
     from comfy.samplers import CFGGuider
-    from crossframe.hosts.comfy.notes import Notes
-    from crossframe.hosts.comfy.resume import open_record
+    from crossframe.hosts.comfy.page.notes import Notes
+    from crossframe.hosts.comfy.state.record import open_record
 
     guider = CFGGuider(sd15)
     guider.set_conds(*prompts)

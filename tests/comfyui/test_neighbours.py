@@ -1,7 +1,7 @@
 """Beside other nodes: the same frames by every road, or refused by name before sampling.
 
 To add a node that works, write how it is applied and put it into WORKING; to add one that
-cannot work, a line in REFUSED and in `hosts/comfy/neighbours.py`.
+cannot work, a line in REFUSED and in `hosts/comfy/neighbours/known.py`.
 """
 
 import functools

@@ -245,7 +245,7 @@ def test_a_part_of_a_clip_has_the_noise_of_its_frames(parts, name, frame_by_fram
 
 def test_later_frames_of_a_long_clip_do_not_draw_all_noise_before_them(monkeypatch):
     """Frames 60,000 and 60,001: as much is drawn, but never much of it at once."""
-    from crossframe.hosts.comfy.noise import SeededNoise, noise_from
+    from crossframe.hosts.comfy.noise.clip_noise import SeededNoise, noise_from
 
     largest = 0
     randn = torch.randn
@@ -266,7 +266,7 @@ def test_later_frames_of_a_long_clip_do_not_draw_all_noise_before_them(monkeypat
 @pytest.mark.parametrize("first", [1, 63, 64, 65, 130])
 @pytest.mark.parametrize("size", [8, 5])
 def test_pieces_of_noise_are_the_whole_bit_for_bit(first, size):
-    from crossframe.hosts.comfy.noise import SeededNoise, noise_from
+    from crossframe.hosts.comfy.noise.clip_noise import SeededNoise, noise_from
 
     latent = {"samples": torch.zeros(4, 4, size, size)}
     whole = torch.randn((first + 4, 4, size, size), generator=torch.Generator().manual_seed(5))

@@ -15,7 +15,7 @@ from input_files import write_picture, write_video
 pytestmark = pytest.mark.chromium
 TRY_IT = "1 - Try it (no downloads)"
 NAMES = sorted(file.stem for file in (ROOT / "example_workflows").glob("*.json"))
-RUN_TIMEOUT = 180_000  # ms
+RUN_TIMEOUT = 600_000  # ms
 TITLE = 30
 
 

@@ -60,10 +60,10 @@ def test_both_outputs_of_the_custom_sampler(sd15, prompts, fp16, latent, sigmas)
 def test_a_resumed_run(sd15, prompts, fp16, monkeypatch, tmp_path):
     """Finished frames that come from the disk are those that had been painted."""
     import folder_paths
-    from crossframe.hosts.comfy import sampler_nodes
-    from crossframe.hosts.comfy.notes import Notes
-    from crossframe.hosts.comfy.resume import Record
-    from crossframe.hosts.comfy.state_search import UNFINISHED
+    from crossframe.hosts.comfy.orders import sampler_nodes
+    from crossframe.hosts.comfy.page.notes import Notes
+    from crossframe.hosts.comfy.state.record import Record
+    from crossframe.hosts.comfy.state.search import UNFINISHED
 
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
     monkeypatch.setattr(sampler_nodes, "open_record", lambda *_: Record("run", Notes()))
@@ -78,8 +78,8 @@ def test_a_resumed_run(sd15, prompts, fp16, monkeypatch, tmp_path):
 
 def test_the_demos_autoencoder(fp16):
     """It is ComfyUI's own class, which knows the option."""
-    from crossframe.hosts.comfy.demo_files import FOLDER
-    from crossframe.hosts.comfy.demo_model import load_vae
+    from crossframe.hosts.comfy.demo.files import FOLDER
+    from crossframe.hosts.comfy.demo.model import load_vae
 
     vae = load_vae(FOLDER)
     latents = vae.encode(torch.rand(1, 64, 64, 3))

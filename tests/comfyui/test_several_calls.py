@@ -59,7 +59,7 @@ def test_both_orders_and_all_batches_give_the_same_frames(sd15, prompts, functio
 
 def test_a_state_knows_every_call(sd15, prompts, tmp_path):
     """What a clip in pieces leaves is told apart by call, and goes through a file."""
-    from crossframe.hosts.comfy.state_files import read, write
+    from crossframe.hosts.comfy.state.files import read, write
     from crossframe.nodes.sampling import CrossFrameKSampler
 
     model = wrapped(tiny.patch(sd15), mirrored)

@@ -372,7 +372,7 @@ class NoWaiting(TorchDispatchMode):
 def test_no_layer_waits_for_the_device(sd15, prompts, monkeypatch, n, compatible):
     """Nothing that depends on values is asked between two layers, in either path."""
     from crossframe.attention import Evaluation
-    from crossframe.hosts.comfy import attn1
+    from crossframe.hosts.comfy.run import self_attention as attn1
 
     calls = []
 

@@ -403,7 +403,7 @@ def test_noise_levels_that_differ_are_told_in_digits_that_differ(clip, anchor, f
 def test_a_step_at_the_edge_of_the_range_acts_however_it_is_rounded(sd15):
     """A start in the middle of the denoising lies on a step of many schedules."""
     from comfy.samplers import CFGGuider
-    from crossframe.hosts.comfy.run import new_run
+    from crossframe.hosts.comfy.run.comfy_run import new_run
 
     guider = CFGGuider(tiny.patch(sd15, start_percent=0.25, end_percent=0.75))
     run = new_run(guider, torch.ones(2, 4, 8, 8), node="node", one_frame=False)
@@ -430,7 +430,7 @@ def test_a_state_without_the_frames_that_are_needed_is_refused(sd15, canny):
 
 def test_a_state_that_was_not_kept_is_refused_by_all_who_read_it(clip, sd15):
     """It must not count as no state."""
-    from crossframe.hosts.comfy.state import NOT_KEPT
+    from crossframe.hosts.comfy.state.comfy_state import NOT_KEPT
 
     assert "not kept" in repr(NOT_KEPT)
     refuses(lambda: clip.paint(1, state=NOT_KEPT), "CrossFrameKSampler", "'state'", "keep_state")

@@ -108,7 +108,7 @@ def test_what_a_run_in_progress_keeps_is_not_listed(folders):
 
 def test_looking_for_states_does_not_read_all_of_a_large_folder(folders, monkeypatch):
     """What was changed last is found; and what lies too deep is loaded, but not listed."""
-    from crossframe.hosts.comfy import state_search
+    from crossframe.hosts.comfy.state import search as state_search
 
     monkeypatch.setattr(state_search, "MOST", 20)
     for number in range(30):
@@ -222,7 +222,7 @@ def test_a_loaded_state_is_checked_against_the_run(file, sd15, canny):
 
 def test_nothing_half_written_is_left(folders, clip, monkeypatch):
     """A disk that is full while writing."""
-    from crossframe.hosts.comfy import state_files
+    from crossframe.hosts.comfy.state import files as state_files
 
     def fail(tensors, path, metadata):
         path.write_bytes(b"half")

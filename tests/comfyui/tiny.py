@@ -177,8 +177,8 @@ def patch_own(real, frames_per_batch: int = 0):
     import dataclasses
 
     from crossframe.attention.references import Own
-    from crossframe.hosts.comfy.patch import attach_settings
-    from crossframe.hosts.comfy.settings import KEY
+    from crossframe.hosts.comfy.attach import attach_settings
+    from crossframe.hosts.comfy.model.settings import KEY
 
     settings = patch(real, layers="all", frames_per_batch=frames_per_batch).model_options[KEY]
     return attach_settings(real, dataclasses.replace(settings, policy=Own()))

@@ -1,0 +1,1 @@
+"""The demo model and clip, as ComfyUI objects."""

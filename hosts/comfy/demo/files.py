@@ -1,0 +1,59 @@
+"""Reading the files of the demo model; whatever is wrong with them is a DamagedModelError."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import comfy.utils
+import torch
+
+from ..errors import BadInputError
+
+NODE = "CrossFrameDemoModel"
+DEMO = Path(__file__).parents[3] / "demo"
+FOLDER = DEMO / "model"
+CLIP_FILE = DEMO / "clip" / "shapes.mp4"
+DTYPE = torch.float32  # of the model on every device
+
+
+class DamagedModelError(BadInputError):
+    """The files of the demo are not those that came with the pack."""
+
+    def __init__(self, problem: str, node: str = NODE) -> None:
+        # The node has no input to name.
+        ValueError.__init__(self, f"{node}: {problem} Reinstall the pack.")
+
+
+def check_exists(file: Path, node: str = NODE) -> None:
+    """Raise DamagedModelError if there is no such file."""
+    if not file.is_file():
+        raise DamagedModelError(f"the file {file} is missing.", node)
+
+
+def read_config(file: Path) -> dict:
+    """Read a config.json. Raises DamagedModelError."""
+    check_exists(file)
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DamagedModelError(f"the file {file} cannot be read ({error}).") from error
+
+
+def read_weights(file: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file. Raises DamagedModelError."""
+    check_exists(file)
+    try:
+        weights = comfy.utils.load_torch_file(str(file), safe_load=True)
+        return {name: weight.to(DTYPE) for name, weight in weights.items()}
+    except Exception as error:  # readers for safetensors have errors of their own
+        raise DamagedModelError(f"the file {file} cannot be read ({error}).") from error
+
+
+@contextmanager
+def fitting_weights(part: str) -> Iterator[None]:
+    """Turn the error of a module about weights that do not fit into a DamagedModelError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise DamagedModelError(f"the weights in {part} do not fit its config: {error}") from error

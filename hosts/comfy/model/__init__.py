@@ -1,0 +1,1 @@
+"""What a MODEL is: its layers, its settings, and whose code runs in it."""

@@ -1,0 +1,49 @@
+"""What the user chose on the CrossFrameAttention node, as it travels with a MODEL."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from ....attention import Layer, State, Storage
+from ....attention.references import Policy, policy_name
+from .unet import Attn1
+
+NODE = "CrossFrameAttention"
+# Where settings lie in model options, and a run or an evaluation in transformer options.
+KEY = "crossframe"
+# Where hidden states are kept, as the node calls it; None is the device that computes them.
+BANK_DEVICES = {"with the model": None, "system memory": torch.device("cpu")}
+
+
+def count_by_block(layers: Iterable[tuple]) -> str:
+    """How many layers there are of each block, e.g. "1 middle, 4 output".
+
+    layers: (block, ...) of each.
+    """
+    counts = Counter(block for block, *_ in layers)
+    return ", ".join(f"{count} {block}" for block, count in counts.items())
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user chose, resolved for one model; frozen, shared by every clone."""
+
+    policy: Policy
+    layers: tuple[Attn1, ...]
+    start_percent: float
+    end_percent: float
+    frames_per_batch: int
+    storage: Storage
+    state: State | None = None  # what frames before the latent's have left
+
+    @property
+    def addresses(self) -> frozenset[Layer]:
+        """The layers by address alone."""
+        return frozenset(attn1.layer for attn1 in self.layers)
+
+    def __str__(self) -> str:
+        layers = count_by_block(attn1.layer for attn1 in self.layers)
+        part = f"{self.start_percent:.0%} to {self.end_percent:.0%}"
+        return f"looks at {policy_name(self.policy)}; layers {layers}; from {part}"

@@ -1,0 +1,103 @@
+"""What cross-frame attention needs to know of a ComfyUI U-Net: its self-attention layers."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from comfy.ldm.modules.attention import (
+    BasicTransformerBlock,
+    SpatialTransformer,
+    SpatialVideoTransformer,
+)
+from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, UNetModel
+
+from ....attention import Layer, LayerSet
+from ..errors import BadInputError
+
+
+class Attn1(NamedTuple):
+    """Where an attn1 lies: its address, width, and how often its input was halved."""
+
+    layer: Layer
+    channels: int
+    halvings: int
+
+    def tokens(self, height: int, width: int) -> int:
+        """Tokens of one frame for a latent of height x width."""
+        for _ in range(self.halvings):
+            height, width = (height + 1) // 2, (width + 1) // 2
+        return height * width
+
+
+def self_attention_layers(model, layer_set: LayerSet, node: str) -> list[Attn1]:
+    """List the self-attention layers of a MODEL that belong to a layer set.
+
+    Raises BadInputError, naming the model family, if the model is no image U-Net with
+    self-attention in these layers.
+    """
+    unet = model.model.diffusion_model
+    family = type(model.model).__name__
+    if not isinstance(unet, UNetModel):
+        raise BadInputError(
+            node,
+            "model",
+            f"{family} has no U-Net self-attention (attn1) to work on.",
+            "Use a Stable Diffusion 1.x, 2.x or SDXL checkpoint.",
+        )
+    if any(isinstance(module, SpatialVideoTransformer) for module in unet.modules()):
+        raise BadInputError(
+            node,
+            "model",
+            f"{family} is a video model and already attends across frames.",
+            "Use an image checkpoint (Stable Diffusion 1.x, 2.x or SDXL).",
+        )
+    layers = [attn1 for attn1 in _walk(unet) if attn1.layer in layer_set]
+    if not layers:
+        raise BadInputError(
+            node,
+            "layers",
+            f"{family} has no self-attention in the layers '{layer_set.name}'.",
+            "Choose 'all'.",
+        )
+    return layers
+
+
+def transformer_blocks(unet: UNetModel) -> Iterator[tuple[Layer, BasicTransformerBlock]]:
+    """Every transformer block of a U-Net, by the address of its attn1, as the forward pass goes."""
+    for number, block in enumerate(unet.input_blocks):
+        yield from _transformers(block, "input", number)
+    if unet.middle_block is not None:
+        yield from _transformers(unet.middle_block, "middle", 0)
+    for number, block in enumerate(unet.output_blocks):
+        yield from _transformers(block, "output", number)
+
+
+def _transformers(block, name: str, number: int) -> Iterator[tuple[Layer, BasicTransformerBlock]]:
+    for module in block:
+        if isinstance(module, SpatialTransformer):
+            for index, transformer in enumerate(module.transformer_blocks):
+                yield Layer(name, number, index), transformer
+
+
+def _walk(unet: UNetModel) -> list[Attn1]:
+    """Every self-attention layer of a U-Net, in the order of its forward pass."""
+    found: list[Attn1] = []
+    halvings = 0
+    skips: list[int] = []
+    for number, block in enumerate(unet.input_blocks):
+        found += _attn1s(block, "input", number, halvings)
+        halvings += sum(isinstance(module, Downsample) for module in block)
+        skips.append(halvings)
+    if unet.middle_block is not None:
+        found += _attn1s(unet.middle_block, "middle", 0, halvings)
+    for number, block in enumerate(unet.output_blocks):
+        found += _attn1s(block, "output", number, skips.pop())
+    return found
+
+
+def _attn1s(block, name: str, number: int, halvings: int) -> list[Attn1]:
+    """The self-attention layers of one block; attn1 that reads the prompt is none."""
+    return [
+        Attn1(layer, transformer.attn1.to_k.in_features, halvings)
+        for layer, transformer in _transformers(block, name, number)
+        if not transformer.disable_self_attn
+    ]

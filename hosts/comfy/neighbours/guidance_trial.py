@@ -1,0 +1,252 @@
+"""Whether what stands between model and sampler treats the frames of a clip alike.
+
+A guider, its cfg functions and the wrappers around them get predictions for a batch of rows and
+make one of them. Most work on each row by itself. Some weigh rows by their number, look at means
+over all rows, or keep something from one call to the next: frame by frame these would come out
+otherwise. No list knows them all, so they are tried: on rows and predictions that are made up,
+once with all rows together and once row after row. Both must give the same.
+
+The model is not run. Everything is tried on copies (see `rebuild.py`), so that no trace is left.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from operator import is_
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import BadInputError
+from ..model.owners import innermost, owner_of
+from ..model.rebuild import Rebuilding
+from ..model.settings import KEY
+from ..noise.row_noise import RowNoise
+from ..rows.held_tensors import holding
+from ..rows.patches import GUIDANCE, functions_in, places_of_guidance, rows_of
+
+ROWS = 6  # of a clip that are tried
+LEVELS = 100  # noise levels at which they are
+TOLERANCE = 1e-4  # of the standard deviation; what only rounds differently is far below
+# What a guider holds that its arithmetic does not change, and that is too large to copy.
+_WHOLE = frozenset(
+    {"conds", "original_conds", "model_options", "model_patcher", "inner_model", "loaded_models"}
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Travels in the place of a run; the pack's wrapper then gives predictions from here."""
+
+    def predictions(self, conds: Sequence, x: Tensor, timestep: Tensor) -> list[Tensor]:
+        """A made-up prediction of x, (rows, ...), for each cond index; each row by itself."""
+        made = []
+        level = timestep.view(-1, *[1] * (x.ndim - 1))
+        clean = x / (1 + level)  # (rows, channels, height, width), as in `_levels`
+        for index, cond in enumerate(conds):
+            if cond is None:
+                made.append(torch.zeros_like(x))
+                continue
+            generator = torch.Generator().manual_seed(index)
+            pattern = torch.randn(x.shape[1:], generator=generator).to(x)
+            # Of another form for every index, so that no guidance can make them cancel out.
+            made.append(clean + 0.3 * torch.tanh(clean * (1 + index)) + pattern * (0.5 + index))
+        return made
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What of a clip is tried.
+
+    frames: how many it has. rows: the places of those that are tried. x: made-up latents of
+    these, (rows, channels, height, width). sigmas: noise levels, in the order of the sampling.
+    numbers: which draw of noise each row gets. seed: of the sampling.
+    """
+
+    frames: int
+    rows: tuple[int, ...]
+    x: Tensor
+    sigmas: Tensor
+    numbers: tuple[int, ...]
+    seed: int | None
+
+    @classmethod
+    def of(cls, latent: Tensor, sigmas: Tensor, numbers: Sequence[int], seed) -> "Clip":
+        """Make up rows of a clip. latent: like one of its frames, (1, channels, height, width)."""
+        frames = len(numbers)
+        count = min(frames, ROWS)
+        rows = tuple(round(i * (frames - 1) / max(count - 1, 1)) for i in range(count))
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn((count, *latent.shape[1:]), generator=generator)
+        scale = torch.linspace(0.5, 2, count).view(-1, *[1] * (x.ndim - 1))
+        steps = max(len(sigmas) - 1, 1)
+        chosen = [i * steps // min(steps, LEVELS) for i in range(min(steps, LEVELS))]
+        levels = sigmas[chosen].to(latent)
+        x = (x * scale + scale).to(latent)
+        return cls(frames, rows, x, levels, tuple(numbers[row] for row in rows), seed)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came out of a trial.
+
+    cut: whether functions hold one row per frame, of which every frame needs its own. untried:
+    owners of what could not be tried, as it wants more than made-up predictions.
+    """
+
+    cut: bool = False
+    untried: tuple[str, ...] = ()
+
+
+def check_guidance(guider, model_options: dict, clip: Clip, node: str) -> Verdict:
+    """Refuse, by its owner's name, what does not treat frames alike.
+
+    guider: as it is while it samples. model_options: that it samples with. Raises BadInputError.
+    """
+    if clip.frames < 2:
+        return Verdict()
+    shared = _shared_with_patches(model_options)
+    model_options = _with_only(model_options, lambda function: function not in shared)
+    unknown = tuple(dict.fromkeys(map(owner_of, shared)))
+    for cut in (False, True):
+        if _mixes(guider, model_options, clip, cut) is False:
+            return Verdict(cut or bool(shared), unknown)
+    untried = [*unknown]
+    for function in dict.fromkeys(_candidates(model_options)):
+        alone = [
+            _mixes(guider, _with_only(model_options, partial(is_, function)), clip, cut)
+            for cut in (False, True)
+        ]
+        if all(alone):
+            raise _refusal(owner_of(function), node)
+        if False not in alone:
+            untried.append(owner_of(function))
+    if _mixes(guider, model_options, clip, True):
+        raise _refusal(type(guider).__name__, node)
+    return Verdict(True, tuple(untried) or (type(guider).__name__,))
+
+
+def _refusal(owner: str, node: str) -> BadInputError:
+    return BadInputError(
+        node,
+        "model" if node == "CrossFrameKSampler" else "guider",
+        f"{owner} does not treat the frames of a clip alike: it weighs them by their number or "
+        "by what the other frames are, and frame by frame it sees one frame at a time.",
+        f"Sample with a stock sampler node, where {owner} sees all frames at every step, or "
+        f"remove {owner}.",
+    )
+
+
+def _candidates(model_options: dict) -> list[Callable]:
+    """The functions between model and sampler, wrappers included, but for this pack's."""
+    found = list(functions_in([model_options.get(name) for name in GUIDANCE]))
+    wrappers = model_options.get("transformer_options", {}).get("wrappers", {})
+    for kind in ("predict_noise", "calc_cond_batch"):
+        found += functions_in(wrappers.get(kind, {}), skip=(KEY,))
+    return found
+
+
+def _shared_with_patches(model_options: dict) -> list[Callable]:
+    """Functions between model and sampler that share what they keep with patches of the model.
+
+    They may read what a patch has seen inside of the model, which is not run here.
+    """
+    inside = model_options.get("transformer_options", {})
+    kept = {
+        number
+        for name in ("patches", "patches_replace")
+        for patch in functions_in(inside.get(name, {}))
+        for number in _kept_by(patch)
+    }
+    return [found for found in _candidates(model_options) if kept & _kept_by(found)]
+
+
+def _kept_by(function: Callable) -> set[int]:
+    """The ids of the cells of a function's closure, and of the object that it is a method of."""
+    owner = getattr(function, "__self__", None)
+    cells = getattr(innermost(function), "__closure__", None) or ()
+    return {id(cell) for cell in cells} | ({id(owner)} if owner is not None else set())
+
+
+def _with_only(model_options: dict, wanted: Callable[[Callable], bool]) -> dict:
+    """Model options with only the wanted ones of the functions between model and sampler."""
+    options = dict(model_options)
+    for name in GUIDANCE:
+        held = options.get(name)
+        if isinstance(held, list):
+            options[name] = [other for other in held if wanted(other)]
+        elif held is not None and not wanted(held):
+            del options[name]
+    inside = dict(options.get("transformer_options", {}))
+    wrappers = dict(inside.get("wrappers", {}))
+    for kind in ("predict_noise", "calc_cond_batch"):
+        wrappers[kind] = {
+            key: [other for other in found if key == KEY or wanted(other)]
+            for key, found in wrappers.get(kind, {}).items()
+        }
+    return {**options, "transformer_options": {**inside, "wrappers": wrappers}}
+
+
+def _mixes(guider, model_options: dict, clip: Clip, cut: bool) -> bool | None:
+    """Whether rows come out otherwise together than one after another; None if it fails.
+
+    cut: whether functions hold the rows of those frames alone that they are given.
+    """
+    try:
+        together = _together(guider, model_options, clip, cut)
+        alone = _one_after_another(guider, model_options, clip, cut)
+    except Exception:  # other packs' code, which may want anything that is not there
+        return None
+    tolerance = TOLERANCE * float(together.nan_to_num().std())
+    return not torch.allclose(together, alone, rtol=0, atol=tolerance, equal_nan=True)
+
+
+def _together(guider, model_options: dict, clip: Clip, cut: bool) -> Tensor:
+    """What all rows come out as in one batch: (levels, rows, channels, height, width)."""
+    guider, options = _apart(guider, model_options)
+    with _held(options, clip.rows, clip, cut):
+        return _levels(guider, options, clip, clip.x, clip.numbers)
+
+
+def _one_after_another(guider, model_options: dict, clip: Clip, cut: bool) -> Tensor:
+    """What each row comes out as by itself: (levels, rows, channels, height, width)."""
+    guider, options = _apart(guider, model_options)
+    outcomes = []
+    for place, row in enumerate(clip.rows):
+        one = slice(place, place + 1)
+        with _held(options, [row], clip, cut):
+            outcomes.append(_levels(guider, options, clip, clip.x[one], clip.numbers[one]))
+    return torch.cat(outcomes, dim=1)
+
+
+def _held(options: dict, rows: Sequence[int], clip: Clip, cut: bool):
+    """Let functions hold the rows of some frames, if they are to be cut."""
+    places = places_of_guidance(options) if cut else []
+    return holding(places, rows_of(rows, clip.frames))
+
+
+def _levels(guider, options: dict, clip: Clip, x: Tensor, numbers: Sequence[int]) -> Tensor:
+    """What the guider makes of rows at each noise level: (levels, rows, ...)."""
+    guider.model_options = options
+    with RowNoise(lambda: numbers, x.shape, clip.seed).active():
+        outcomes = [
+            guider(x * (1 + sigma), sigma * x.new_ones(len(x)), options, clip.seed)
+            for sigma in clip.sigmas
+        ]
+    return torch.stack(outcomes)
+
+
+def _apart(guider, model_options: dict) -> tuple[Any, dict]:
+    """Copies of a guider and its model options, with a trial in the run's place."""
+    copying = Rebuilding(torch.clone, apart=True)
+    inside = model_options.get("transformer_options", {})
+    options = {name: copying.of(model_options[name]) for name in GUIDANCE if name in model_options}
+    patches = {name: copying.of(value) for name, value in inside.items() if name != KEY}
+    options = {**model_options, **options, "transformer_options": {**patches, KEY: Trial()}}
+    twin = copy.copy(guider)
+    for name, value in vars(guider).items():
+        if name not in _WHOLE:
+            setattr(twin, name, copying.of(value))
+    return twin, options

@@ -1,0 +1,1 @@
+"""Noise for each frame: what frames start from, and what samplers add on their way."""

@@ -1,0 +1,1 @@
+"""Whatever has one row per frame: prompts, masks, ControlNets, other nodes' patches."""

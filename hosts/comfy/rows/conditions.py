@@ -1,0 +1,205 @@
+"""Per-frame conditioning: give some frames of a clip their own rows of everything.
+
+ComfyUI lets conditioning have one row for all frames or one row per frame, but takes the
+rows from the top of whatever batch it runs. Whoever runs fewer frames than the clip has
+must cut out their rows, in every place that can hold some: prompts, pooled prompts, masks,
+inpaint latents, prepared model conds, and the hints of a whole chain of ControlNets.
+"""
+
+import copy
+import math
+import uuid
+from collections.abc import Sequence
+
+import comfy.samplers
+import torch
+from comfy.controlnet import T2IAdapter
+
+from ..errors import BadInputError
+
+
+class ControlCopies:
+    """Throw-away copies of ControlNets that hold the hints of some frames.
+
+    The originals are shared with other nodes and keep a prepared hint between calls, so
+    they are never touched. One original has one copy, however many conds use it: ComfyUI
+    runs conds in one batch only if they hold the very same ControlNet object. Copies live
+    until other frames are asked for, which keeps their prepared hints from step to step
+    when the whole clip is one batch.
+    """
+
+    def __init__(self) -> None:
+        self._frames: range | None = None
+        self._copies: dict[int, tuple[object, object]] = {}
+
+    def of(self, control, frames: range, clip: int):
+        """Return the copy of a ControlNet, and of those chained before it, for some frames."""
+        if picks_its_rows(control):
+            return control
+        if frames != self._frames:
+            self._frames, self._copies = frames, {}
+        if id(control) not in self._copies:
+            # The original is kept beside its copy so that its id cannot be given anew.
+            self._copies[id(control)] = (control, self._copy(control, frames, clip))
+        return self._copies[id(control)][1]
+
+    def _copy(self, control, frames: range, clip: int):
+        # copy.copy rather than control.copy(): it also takes what a sampling has already
+        # prepared (timestep range, model sampling) and what subclasses add.
+        twin = copy.copy(control)
+        if type(twin) is T2IAdapter:
+            twin.__class__ = CarefulT2IAdapter
+        twin.cond_hint_original = _rows(control.cond_hint_original, frames, clip)
+        twin.extra_concat_orig = [_rows(t, frames, clip) for t in control.extra_concat_orig]
+        twin.cond_hint = None
+        twin.extra_concat = None
+        if control.previous_controlnet is not None:
+            twin.previous_controlnet = self.of(control.previous_controlnet, frames, clip)
+        return twin
+
+
+class CarefulT2IAdapter(T2IAdapter):
+    """A T2I-adapter that serves conds which are run in groups of different size.
+
+    ComfyUI's own makes its features once, for the first group (conds with hooks are a group of
+    their own), and leaves the adapter out, with a warning, where they do not fit another.
+    """
+
+    def get_control(self, x_noisy, *args):
+        """The adapter's features for a group. x_noisy: (rows, channels, height, width)."""
+        if self.cond_hint is not None and self.cond_hint.shape[0] != x_noisy.shape[0]:
+            self.control_input = None
+        return super().get_control(x_noisy, *args)
+
+
+def picks_its_rows(control) -> bool:
+    """Whether a ControlNet finds the hints of the frames that are run by itself.
+
+    Those of Advanced-ControlNet do, by the frame numbers in transformer options. A copy of
+    one would still run the original, since they keep bound methods of their own.
+    """
+    return hasattr(control, "sub_idxs")
+
+
+def conds_of_frames(
+    conds: Sequence[list[dict] | None], frames: range, clip: int, controls: ControlCopies
+) -> list[list[dict] | None]:
+    """Cut the rows of some frames out of conds, as ComfyUI has them while it samples.
+
+    conds: one list of cond dicts per cond index, or None. clip: frames in the clip.
+    """
+    return [
+        None if cond is None else [_cond_of_frames(entry, frames, clip, controls) for entry in cond]
+        for cond in conds
+    ]
+
+
+def _cond_of_frames(cond: dict, frames: range, clip: int, controls: ControlCopies) -> dict:
+    cut = {key: _rows(value, frames, clip) for key, value in cond.items()}
+    cut["model_conds"] = {
+        key: _model_cond_rows(value, frames, clip) for key, value in cond["model_conds"].items()
+    }
+    if cond.get("control") is not None:
+        cut["control"] = controls.of(cond["control"], frames, clip)
+    return cut
+
+
+def _model_cond_rows(model_cond, frames: range, clip: int):
+    """Cut rows out of one of ComfyUI's COND wrappers around tensors."""
+    value = model_cond.cond
+    if isinstance(value, list):
+        return model_cond._copy_with([_rows(item, frames, clip) for item in value])
+    rows = _rows(value, frames, clip)
+    return model_cond if rows is value else model_cond._copy_with(rows)
+
+
+def _rows(value, frames: range, clip: int):
+    """Rows `frames` of a tensor that has one row per frame; anything else as it is."""
+    if isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] == clip > 1:
+        return value[frames.start : frames.stop]
+    return value
+
+
+def conds_that_run(guider) -> dict[str, int]:
+    """How many conds of each name a model evaluation runs: at cfg 1 the negative is left out."""
+    counts = {name: len(conds) for name, conds in guider.original_conds.items()}
+    plain = type(guider) is comfy.samplers.CFGGuider
+    optimized = not guider.model_options.get("disable_cfg1_optimization", False)
+    if plain and optimized and math.isclose(guider.cfg, 1.0):
+        counts.pop("negative", None)
+    return counts
+
+
+def name_conds(conds: Sequence[list[dict] | None]) -> dict[tuple[int, uuid.UUID], tuple[int, int]]:
+    """Tell the conds of one evaluation apart by (cond index, position in its list).
+
+    Returns that address for each (cond index, uuid), which is how ComfyUI labels the rows of
+    a batch. ComfyUI gives one uuid to two conds where it makes one from the other, so the
+    later of two in the same list gets a new one here; the dicts must be the caller's own.
+    """
+    names: dict[tuple[int, uuid.UUID], tuple[int, int]] = {}
+    for index, cond in enumerate(conds):
+        for position, entry in enumerate(cond or []):
+            if (index, entry["uuid"]) in names:
+                entry["uuid"] = uuid.uuid4()
+            names[index, entry["uuid"]] = (index, position)
+    return names
+
+
+# Rows of a cond dict that a user gives, and what the user knows them as.
+_USER_ROWS = {
+    "cross_attn": "prompts",
+    "pooled_output": "pooled prompts",
+    "mask": "masks",
+    "concat_latent_image": "inpaint latents",
+    "concat_mask": "inpaint masks",
+}
+
+
+def check_conditions(conds: dict[str, list[dict]], clip: int, node: str) -> None:
+    """Refuse conditioning with neither one row nor one per frame.
+
+    conds: cond dicts by input name, as a guider has them. clip: frames in the clip.
+    Raises BadInputError for the first that does not fit.
+    """
+    for name, cond in conds.items():
+        for entry in cond:
+            for key, what in _USER_ROWS.items():
+                value = entry.get(key)
+                if isinstance(value, torch.Tensor) and not (key == "mask" and value.ndim == 2):
+                    check_rows(value.shape[0], clip, what, node, name)
+            _check_controls(entry.get("control"), clip, node, name)
+
+
+def _check_controls(control, clip: int, node: str, name: str) -> None:
+    """Check the hints of a chain of ControlNets. Raises BadInputError."""
+    by_itself = False
+    while control is not None:
+        hints = [
+            h for h in (control.cond_hint_original, *control.extra_concat_orig) if h is not None
+        ]
+        if picks_its_rows(control):
+            by_itself = True
+        elif by_itself and any(len(hint) > 1 for hint in hints):
+            raise BadInputError(
+                node,
+                name,
+                "a ControlNet with one hint per frame is chained before one of "
+                "Advanced-ControlNet, which would give every batch the first hints.",
+                "Apply both with Advanced-ControlNet's node, or swap them.",
+            )
+        else:
+            for hint in hints:
+                check_rows(hint.shape[0], clip, "ControlNet hints", node, name)
+        control = control.previous_controlnet
+
+
+def check_rows(rows: int, clip: int, what: str, node: str, name: str) -> None:
+    """Raise BadInputError unless there is one row for all frames or one row per frame."""
+    if rows not in (1, clip):
+        raise BadInputError(
+            node,
+            name,
+            f"it has {rows} {what} for a clip of {clip} frames.",
+            f"Give 1 for all frames, or {clip}.",
+        )

@@ -1,0 +1,117 @@
+"""Which states there are for the user to choose from.
+
+ComfyUI asks for this list whenever a page is loaded, and several times for every run of a graph,
+and output folders of people who make videos hold hundreds of thousands of files. So the search is
+bounded: the folder itself is read as a whole, as ComfyUI's own loaders do; below it, folders up
+to some depth, those that were changed last first, until so many files have been seen. A state
+that is not found that way can be moved up, and one that a workflow names is loaded wherever it
+lies.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import folder_paths
+
+from ..errors import BadInputError
+from .files import LOAD, SAVE, SUFFIX
+
+UNFINISHED = "crossframe/unfinished"  # where runs in progress keep frames, in the output folder
+NO_STATE = "no state yet"  # stands in the list if there are none, since a list must not be empty
+DEPTH = 4  # folders below the input or output folder
+MOST = 20_000  # files and folders seen below it, and most that are seen of one folder
+
+
+def state_files() -> list[str]:
+    """The states in ComfyUI's input and output folders, named as ComfyUI annotates paths.
+
+    [NO_STATE] if there are none.
+    """
+    found = [
+        file.relative_to(folder).as_posix() + mark
+        for folder, mark in (
+            (Path(folder_paths.get_input_directory()), ""),
+            (Path(folder_paths.get_output_directory()), " [output]"),
+        )
+        for file in _search(folder)
+    ]
+    return sorted(found) or [NO_STATE]
+
+
+def check_file(name: str) -> None:
+    """Raise BadInputError unless there is a file of that name in `state_files`, listed or not."""
+    if name == NO_STATE:
+        raise BadInputError(
+            LOAD,
+            "file",
+            "there was no state to choose from when the page was loaded.",
+            f"Run a graph with {SAVE} at the output 'state' of a CrossFrame sampler, or copy a "
+            "state into ComfyUI's input folder; then reload the page and choose it.",
+        )
+    if not _is_there(name):
+        raise BadInputError(
+            LOAD,
+            "file",
+            f"there is no file '{name}'.",
+            f"Reload the page and choose another, or make it anew with {SAVE}.",
+        )
+
+
+def _is_there(name: str) -> bool:
+    """Whether there is a file of that name in the input or output folder.
+
+    Nowhere else: this is in place of ComfyUI's own check that a name is one of the list, and not
+    every version of it minds where an annotated path leads to.
+    """
+    try:
+        file = os.path.abspath(folder_paths.get_annotated_filepath(name))
+    except ValueError:
+        return False
+    folders = folder_paths.get_input_directory(), folder_paths.get_output_directory()
+    inside = any(Path(file).is_relative_to(os.path.abspath(folder)) for folder in folders)
+    return inside and os.path.isfile(file)
+
+
+def _search(top: Path) -> Iterator[Path]:
+    """The states in a folder, as far as the bounds allow."""
+    seen, level = 0, [top]
+    for _ in range(DEPTH + 1):
+        below: list[Path] = []
+        for folder in sorted(level, key=_changed, reverse=True):
+            if seen > MOST:
+                return
+            entries = _entries(folder, None if folder == top else MOST)
+            seen += 0 if folder == top else len(entries)
+            yield from (folder / name for name, is_folder in entries if _is_state(name, is_folder))
+            below += (folder / name for name, is_folder in entries if is_folder)
+        level = [folder for folder in below if folder != top / UNFINISHED]
+
+
+def _is_state(name: str, is_folder: bool) -> bool:
+    return name.endswith(SUFFIX) and not is_folder
+
+
+def _entries(folder: Path, most: int | None) -> list[tuple[str, bool]]:
+    """(name, whether it is a folder) of what a folder holds and does not hide.
+
+    most: of them; None for all. Nothing of a folder that cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return [
+                (entry.name, entry.is_dir(follow_symlinks=False))
+                for entry in itertools.islice(entries, most)
+                if not entry.name.startswith(".")
+            ]
+    except OSError:
+        return []
+
+
+def _changed(folder: Path) -> float:
+    """When a folder was changed last; it may be gone by now."""
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return 0
