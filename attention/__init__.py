@@ -2,8 +2,9 @@
 
 from .bank import Bank, Key
 from .layers import LAYER_SETS, Layer, LayerSet
-from .references import REFERENCES, Policy, WithSelf, reference_policy, with_scenes
-from .run import Evaluation, Run, StepMismatchError
+from .painting_order import PaintingOrder
+from .references import REFERENCES, Policy, Reference, WithSelf, reference_policy, with_scenes
+from .run import Evaluation, FrameByFrame, PerStep, Run, StepMismatchError
 from .shared import attend_to_rows
 from .state import State
 from .storage import PRECISIONS, Storage
@@ -14,10 +15,14 @@ __all__ = [
     "REFERENCES",
     "Bank",
     "Evaluation",
+    "FrameByFrame",
     "Key",
     "Layer",
     "LayerSet",
+    "PaintingOrder",
+    "PerStep",
     "Policy",
+    "Reference",
     "Run",
     "State",
     "StepMismatchError",

@@ -1,14 +1,18 @@
 """Reference policies: which frames a frame attends to.
 
-A policy is data with one method: `references(frame)` names, for a frame of a clip, the
-frames whose tokens become its keys and values, by absolute index. A frame's own index in
-that tuple means its own tokens, so plain self-attention is `(frame,)`; an index may stand
-twice and then weighs twice. Everything else, such as which hidden states have to be kept
-and for how long, follows from this one method.
+A policy is data with one method. `references(frame)` names the frames whose tokens become the keys
+and values of a frame, by their absolute index in the clip. A frame's own index in that tuple means
+the frame's own tokens, so plain self-attention is `(frame,)`. Everything else follows from this one
+method: in which order frames are painted, and what has to be kept for how long
+(`painting_order.py`).
+
+A plain number stands for a `Reference` that counts once. A policy may also return `Reference`
+values, or name a frame twice, which then counts twice. It may name frames after `frame`: frames
+that need one another are then painted together.
 
 Add a policy
 ------------
-Subclass `Policy`, decorate with `@dataclass(frozen=True)`, return a tuple, and give it a
+Subclass `Policy`, decorate it with `@dataclass(frozen=True)`, return a tuple, and give it a
 name in `REFERENCES`:
 
     @dataclass(frozen=True)
@@ -18,24 +22,47 @@ name in `REFERENCES`:
         def references(self, frame: int) -> tuple[int, ...]:
             return (frame - frame % self.every,)
 
-Two rules: never name a frame after `frame` (it does not exist yet when frames are painted
-one after another), and never return an empty tuple.
+There are two rules. Never name a frame that the clip does not have, and never return an empty
+tuple.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A frame that another frame attends to.
+
+    frame: its absolute index in the clip. weight: how many times its keys count in the softmax,
+    a whole number from 1 on.
+    """
+
+    frame: int
+    weight: int = 1
+
+
+References = tuple["int | Reference", ...]
+
+
+def as_reference(value: int | Reference) -> Reference:
+    """Return a reference for what a policy has named. Raises ValueError for a weight below 1."""
+    reference = value if isinstance(value, Reference) else Reference(value)
+    if reference.weight < 1:
+        raise ValueError(f"a reference counts at least once, not {reference.weight} times")
+    return reference
 
 
 class Policy(ABC):
     """Which frames a frame takes its keys and values from."""
 
     @abstractmethod
-    def references(self, frame: int) -> tuple[int, ...]:
-        """Return the absolute indices of the reference frames of `frame` (0-based)."""
+    def references(self, frame: int) -> References:
+        """Return the references of a frame. frame: its absolute index, counted from 0."""
 
     def scene(self, frame: int) -> int:
-        """The frame that counts as the first one for `frame`."""
+        """Return the frame that counts as the first one for `frame`."""
         return 0
 
 
@@ -43,7 +70,7 @@ class Policy(ABC):
 class Own(Policy):
     """Plain self-attention: every frame attends to itself alone."""
 
-    def references(self, frame: int) -> tuple[int, ...]:
+    def references(self, frame: int) -> References:
         return (frame,)
 
 
@@ -55,7 +82,7 @@ class First(Policy):
     in all layers.
     """
 
-    def references(self, frame: int) -> tuple[int, ...]:
+    def references(self, frame: int) -> References:
         return (0,)
 
 
@@ -63,7 +90,7 @@ class First(Policy):
 class Previous(Policy):
     """Every frame attends to the one before it; the first to itself."""
 
-    def references(self, frame: int) -> tuple[int, ...]:
+    def references(self, frame: int) -> References:
         return (max(frame - 1, 0),)
 
 
@@ -75,34 +102,40 @@ class FirstAndPrevious(Policy):
     training as in Rerender A Video (Yang et al. 2023), section 4.1.
     """
 
-    def references(self, frame: int) -> tuple[int, ...]:
+    def references(self, frame: int) -> References:
         return (0, frame - 1) if frame else (0,)
 
 
 @dataclass(frozen=True)
 class WithSelf(Policy):
-    """Another policy plus the frame's own tokens; the first frame keeps to its own."""
+    """Another policy, and the frame's own tokens beside it.
+
+    A frame that attends to itself alone, as the first frame does, goes on doing so.
+    """
 
     policy: Policy
 
-    def references(self, frame: int) -> tuple[int, ...]:
+    def references(self, frame: int) -> References:
         others = self.policy.references(frame)
-        return others if others == (frame,) else (frame, *others)
+        alone = {as_reference(other).frame for other in others} == {frame}
+        return others if alone else (frame, *others)
 
 
 @dataclass(frozen=True)
 class Scenes(Policy):
-    """Another policy, begun anew where a scene starts: such a frame attends to itself alone.
+    """Another policy, which begins again wherever a scene starts.
 
-    starts: numbers of frames; frame 0 starts a scene in any case.
+    A frame that starts a scene is like the first frame of a clip. starts: the numbers of these
+    frames. Frame 0 starts a scene in any case.
     """
 
     policy: Policy
     starts: tuple[int, ...]
 
-    def references(self, frame: int) -> tuple[int, ...]:
+    def references(self, frame: int) -> References:
         start = self.scene(frame)
-        return tuple(start + within for within in self.policy.references(frame - start))
+        within = map(as_reference, self.policy.references(frame - start))
+        return tuple(replace(reference, frame=start + reference.frame) for reference in within)
 
     def scene(self, frame: int) -> int:
         return max((start for start in self.starts if start <= frame), default=0)
@@ -144,58 +177,12 @@ def with_scenes(policy: Policy, starts: Collection[int]) -> Policy:
     return Scenes(policy, tuple(sorted(more))) if more else policy
 
 
-def carried_frames(policy: Policy, frames: int) -> frozenset[int]:
-    """Which of the first `frames` frames of a clip its later frames attend to.
+def attended(policy: Policy, frame: int) -> tuple[int, ...]:
+    """Return the frames that a frame attends to, each as often as it counts.
 
-    Asks as many later frames as there are earlier ones: a policy that looks back by a fixed
-    distance, or at fixed frames, has named them all by then.
+    Raises ValueError if the policy names none, or gives a weight below 1.
     """
-    return frozenset(
-        reference
-        for later in range(frames, 2 * frames)
-        for reference in policy.references(later)
-        if reference < frames
-    )
-
-
-def last_readers(
-    policy: Policy, frames: int, start: int = 0, carried: Collection[int] = ()
-) -> list[int]:
-    """For each of the first `frames` frames of a clip, the last later frame that attends to it.
-
-    Only frames from `start` on count as readers; -1 where there is none: such a frame need not
-    be kept. carried: frames that others after these `frames` will read; `frames` for them.
-    Raises ValueError if the policy names a frame that is not in the past, or none at all.
-    """
-    readers = [-1] * frames
-    for frame in range(start, frames):
-        references = policy.references(frame)
-        if not references or not all(0 <= reference <= frame for reference in references):
-            raise ValueError(
-                f"{policy!r} gives frame {frame} the references {references}; "
-                f"they must be frames 0 to {frame}, at least one"
-            )
-        for reference in references:
-            if reference != frame:
-                readers[reference] = frame
-    for frame in carried:
-        readers[frame] = frames
-    return readers
-
-
-def frames_kept(readers: Sequence[int], start: int = 0) -> int:
-    """How many frames are kept at once, at most, while frames are painted one by one.
-
-    readers: what `last_readers` says. start: the first frame that is painted.
-    """
-    ends = [0] * (len(readers) + 1)
-    for earlier in range(start):
-        ends[max(readers[earlier], 0)] += readers[earlier] >= start
-    kept = most = sum(ends)
-    for frame in range(start, len(readers)):
-        kept -= ends[frame]  # what this frame read last is dropped before it is kept itself
-        if readers[frame] > frame:
-            kept += 1
-            ends[readers[frame]] += 1
-        most = max(most, kept)
-    return most
+    references = [as_reference(value) for value in policy.references(frame)]
+    if not references:
+        raise ValueError(f"{policy!r} names no references for frame {frame}")
+    return tuple(r.frame for r in references for _ in range(r.weight))

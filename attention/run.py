@@ -1,12 +1,13 @@
-"""A run: the one mutable object of a sampling, and the evaluations it is made of.
+"""A run: the one mutable object of a sampling, and what leads it through the clip.
 
-Frame i at step t and layer l needs its own hidden states and those of its references at
-the same t and l, nothing else. So two orders of work are valid, and both are this file:
+Frame i at step t and layer l needs its own hidden states and those of its references at the same
+t and l, nothing else. So there are two valid orders of work, and each has an object that leads a
+run through it:
 
-- frame by frame: `start_frame` for each frame, `next_step` for each model evaluation; the
-  bank lives as long as the run and is addressed by step.
-- all frames per step: `forget` for each model evaluation, then one `evaluate` per batch of
-  frames, in clip order; the bank holds only what one batch leaves to the next.
+- `FrameByFrame`: one group of frames after another, and all steps for each of them. The bank lives
+  as long as the run and is addressed by step.
+- `PerStep`: one step after another, and all frames in each of them, batch by batch. The bank holds
+  only what one batch leaves to the next.
 """
 
 import logging
@@ -22,7 +23,8 @@ from .compose import gather
 from .errors import PackError
 from .layers import Layer
 from .noise_levels import same_level
-from .references import Policy, carried_frames, last_readers
+from .painting_order import Group, PaintingOrder
+from .references import Policy, attended
 from .shared import Rows, collect
 from .state import State, frozen
 from .storage import Storage
@@ -45,128 +47,190 @@ class Run:
     def __init__(
         self,
         policy: Policy,
-        frames: int,
+        order: PaintingOrder,
         storage: Storage = Storage(),  # noqa: B008  (frozen)
         state: State | None = None,
-        carry: bool = False,
+        done: int = 0,
     ) -> None:
-        """policy: whom each frame attends to. frames: number of the last frame, plus 1.
+        """policy: which frames each frame attends to. order: in which they are painted.
 
-        storage: how hidden states are kept. state: what earlier frames have left; the run
-        goes on after them. carry: whether frames after `frames` are to go on after this run.
+        storage: how hidden states are kept. state: what frames have left that are painted
+        already. done: how many groups of the order are among these.
         Raises ValueError if a frame attends to one that the state does not hold.
         """
         self.policy = policy
-        self.frames = frames
+        self.order = order
         self.state = state
-        self.start = state.frames if state is not None else 0
-        carried = carried_frames(policy, frames) if carry else frozenset()
-        self.last_readers = last_readers(policy, frames, self.start, carried)
-        if state is None or state.kept:  # else it attended nowhere, as at other noise levels
+        self.done = done
+        if (
+            state is None or state.stored
+        ):  # a state may also be empty: it was made without attention
             self._check_held(state.held if state is not None else frozenset())
         self.bank = Bank(storage)
         self.peak_bytes = 0
-        self.frame = self.start - 1
-        self.step = -1
-        self._noise_levels = [*state.noise_levels] if state is not None else []
-        self.missed = False  # whether a reference was not to be had
+        self.has_missed = False  # whether a frame has looked for a reference in vain
+        self._group_of = order.group_of()
 
     def _check_held(self, held: frozenset[int]) -> None:
-        """Raise ValueError if an earlier frame is wanted that is not held."""
-        wanted = {frame for frame in range(self.start) if self.last_readers[frame] >= 0}
-        if missing := sorted(wanted - held):
+        """Raise ValueError if a frame is needed that is neither painted here nor held."""
+        if missing := sorted(self.order.wanted(self.done) - held):
             raise ValueError(
-                f"the frames from {self.start} on attend to frame {missing[0]}, of which "
-                f"nothing is kept (but of {sorted(held)})"
+                f"the frames from {self.order.start} on attend to frame {missing[0]}, of which "
+                f"nothing is kept (kept are the frames {sorted(held)})"
             )
 
-    def start_frame(self, frame: int) -> None:
-        """Begin a frame (frame by frame): steps count from 0 again.
+    def evaluate(self, step: int, frames: Sequence[int], layers: Collection[Layer]) -> "Evaluation":
+        """Describe one call of the model on a batch of frames.
 
-        Raises ValueError if it does not follow the frame before, StepMismatchError if that
-        one stopped early.
+        step: number of the model evaluation. frames: whole groups, in the order of painting.
+        layers: where cross-frame attention acts in this call.
         """
-        if frame != self.frame + 1:
-            raise ValueError(f"frame {frame} cannot follow frame {self.frame}")
-        if frame > self.start and self.step + 1 != len(self._noise_levels):
-            raise StepMismatchError(
-                f"frame {self.frame} took {self.step + 1} model evaluations where the frames "
-                f"before took {len(self._noise_levels)}"
+        return Evaluation(self, step, tuple(frames), frozenset(layers))
+
+    def is_read_after(self, frame: int, group: int) -> bool:
+        """Return whether a group after this one needs a frame."""
+        return self.order.last_readers[frame] > group
+
+    def newest_group(self, frames: Sequence[int]) -> int:
+        """Return the number of the last group among frames that are painted here."""
+        return max(self._group_of[frame] for frame in frames)
+
+    def recall(self, key: Key, device: torch.device) -> None:
+        """Bring in what the state holds at an address, when it is visited for the first time."""
+        if self.state is not None and key in self.state.stored:
+            stored = self.state.stored[key]
+            wanted = {
+                frame: stored[frame] for frame in stored if self.is_read_after(frame, self.done - 1)
+            }
+            self.bank.adopt(key, wanted, device)
+
+    def forget(self) -> None:
+        """Drop all that is kept in the bank."""
+        self.bank = Bank(self.bank.storage)
+
+    def warn_missing(self, key: Key, frame: int) -> None:
+        """Say once per run that a frame attends to itself because a reference is missing."""
+        if not self.has_missed:
+            self.has_missed = True
+            log.warning(
+                "Cross-frame attention: frame %d found no stored references at step %d, layer "
+                "%s; in such places frames attend to themselves.",
+                frame,
+                key.step,
+                tuple(key.layer),
             )
-        self.frame, self.step = frame, -1
+
+
+class PerStep:
+    """Leads a run through all frames of each step."""
+
+    def __init__(self, run: Run) -> None:
+        """run: one that has just begun."""
+        self.run = run
+        self.step = -1
+
+    def next_step(self) -> int:
+        """Begin a step, in which nothing is remembered of the one before; return its number."""
+        self.run.forget()
+        self.step += 1
+        return self.step
+
+
+class FrameByFrame:
+    """Leads a run through one group of frames after another; every group takes the same steps.
+
+    group: number of the group that is being painted. step: number of its last model evaluation.
+    """
+
+    def __init__(self, run: Run) -> None:
+        """run: one that has just begun."""
+        self.run = run
+        self.group = run.done - 1
+        self.step = -1
+        self._noise_levels = [*run.state.noise_levels] if run.state is not None else []
+
+    @property
+    def frames(self) -> Group:
+        """The frames that are being painted; none before the first group."""
+        return self.run.order.groups[self.group] if self.group >= self.run.done else ()
+
+    @property
+    def noise_levels(self) -> tuple[float, ...]:
+        """The noise levels of the model evaluations of every frame, in order."""
+        return tuple(self._noise_levels)
+
+    def next_group(self) -> Group:
+        """Begin the next group, whose steps count from 0 again, and return its frames.
+
+        Raises IndexError if all groups are painted, StepMismatchError if the group before stopped
+        early.
+        """
+        if self.frames:
+            self._check_finished()
+        groups = self.run.order.groups
+        if self.group + 1 >= len(groups):
+            raise IndexError(f"all {len(groups)} groups of the clip are painted")
+        self.group, self.step = self.group + 1, -1
+        return self.frames
 
     def next_step(self, noise_level: float) -> int:
-        """Count one model evaluation of the current frame and return its ordinal.
+        """Count one model evaluation of the current group and return its number.
 
-        noise_level: sigma or timestep, only to check that every frame goes the same way.
-        Raises StepMismatchError if the frames before had another noise level here.
+        noise_level: a sigma or timestep, only to check that every group goes the same way.
+        Raises StepMismatchError if the groups before had another noise level here.
         """
         self.step += 1
-        if self.frame == self.start and self.state is None:
+        if self.group == self.run.done and self.run.state is None:
             self._noise_levels.append(noise_level)
             return self.step
         steps = len(self._noise_levels)
         expected = self._noise_levels[self.step] if self.step < steps else None
         if expected is None or not same_level(expected, noise_level):
             raise StepMismatchError(
-                f"frame {self.frame} evaluates the model at noise level {noise_level} where "
+                f"{self._named()} evaluates the model at noise level {noise_level} where "
                 f"the frames before had {'none' if expected is None else expected} "
                 f"(evaluation {self.step})"
             )
         return self.step
 
-    def forget(self) -> None:
-        """Begin a step (all frames per step): nothing is remembered of the step before."""
-        self.bank = Bank(self.bank.storage)
-        self.step += 1
-
-    def recall(self, key: Key, device: torch.device) -> None:
-        """Bring in what the state holds at an address, the first time it is visited."""
-        if self.state is not None and key in self.state.kept:
-            kept = self.state.kept[key]
-            wanted = {frame: kept[frame] for frame in kept if self.last_readers[frame] >= 0}
-            self.bank.adopt(key, wanted, device)
-
-    @property
-    def noise_levels(self) -> tuple[float, ...]:
-        """Of the model evaluations of every frame, in order."""
-        return tuple(self._noise_levels)
+    def evaluate(self, layers: Collection[Layer]) -> "Evaluation":
+        """Describe the call of the model that `next_step` has counted."""
+        return self.run.evaluate(self.step, self.frames, layers)
 
     def needed(self) -> frozenset[int]:
-        """The frames so far that a later one will read."""
-        done = range(self.frame + 1)
-        return frozenset(frame for frame in done if self.last_readers[frame] > self.frame)
+        """Return the frames painted so far that a later group will attend to."""
+        painted = {frame for group in self.run.order.groups[: self.group + 1] for frame in group}
+        earlier = range(self.run.order.start)
+        return frozenset(
+            frame for frame in (*earlier, *painted) if self.run.is_read_after(frame, self.group)
+        )
 
     def leave(self, frames: Collection[int] | None = None) -> State:
-        """What the bank holds now, of these frames or of all, for going on after the current one.
+        """Return what the bank holds now for frames to come.
 
-        Raises StepMismatchError if that frame stopped early.
+        frames: those of which something is taken along; None for all.
+        Raises StepMismatchError if the current group stopped early.
         """
+        self._check_finished()
+        last = max(self.frames, default=self.run.order.start - 1)
+        if self.group + 1 == len(self.run.order.groups):
+            last = self.run.order.frames - 1
+        scene = self.run.policy.scene(last)
+        return State(last + 1, scene, self.noise_levels, frozen(self.run.bank, frames))
+
+    def _check_finished(self) -> None:
+        """Raise StepMismatchError if the current group has not taken all of its steps."""
         if self.step + 1 != len(self._noise_levels):
             raise StepMismatchError(
-                f"frame {self.frame} took {self.step + 1} of {len(self._noise_levels)} steps"
+                f"{self._named()} took {self.step + 1} model evaluations where the frames "
+                f"before took {len(self._noise_levels)}"
             )
-        scene = self.policy.scene(self.frame)
-        return State(self.frame + 1, scene, self.noise_levels, frozen(self.bank, frames))
 
-    def evaluate(self, frames: Sequence[int], layers: Collection[Layer]) -> "Evaluation":
-        """Describe one evaluation of the model on a batch of frames, in clip order.
-
-        layers: where cross-frame attention acts in this evaluation.
-        """
-        return Evaluation(self, self.step, tuple(frames), frozenset(layers))
-
-    def warn_missing(self, key: Key, frame: int) -> None:
-        """Say once per run that a frame attends to itself because a reference is missing."""
-        if not self.missed:
-            self.missed = True
-            log.warning(
-                "Cross-frame attention: frame %d found no stored references at step %d, layer "
-                "%s; such places attend to the frame itself.",
-                frame,
-                key.step,
-                tuple(key.layer),
-            )
+    def _named(self) -> str:
+        """What to call the current group in an error."""
+        if len(self.frames) == 1:
+            return f"frame {self.frames[0]}"
+        return f"the group of the frames {', '.join(map(str, self.frames))}"
 
 
 @dataclass(frozen=True)
@@ -179,7 +243,7 @@ class Evaluation:
     layers: frozenset[Layer]
     visits: Counter[Key] = field(default_factory=Counter, kw_only=True)
 
-    def attend(self, layer: Layer, entries: Sequence[Hashable], tokens: Tokens) -> Tokens:
+    def gathered(self, layer: Layer, entries: Sequence[Hashable], tokens: Tokens) -> Tokens:
         """Return the key/value tokens of all rows of a batch, and keep what later frames need.
 
         entries: the cond entries of the batch, in order; each has one row per frame.
@@ -190,18 +254,18 @@ class Evaluation:
         if layer not in self.layers:
             return tokens
         names = self._names(layer, entries, tokens)
-        attended = self._of_references(gather, names, tokens)
+        result = self._of_references(gather, names, tokens)
         self._keep(names, tokens)
-        return tuple(attended)
+        return tuple(result)
 
-    def collect(
+    def collected(
         self, layer: Layer, entries: Sequence[Hashable], tokens: Tokens
     ) -> tuple[Tokens, Rows]:
-        """Return the key/value tokens that a batch needs, each once, and keep what `attend` does.
+        """Return the key/value tokens that a batch needs, each once, and keep what is needed later.
 
-        For callers that let `attend_to_rows` attend after the projection. Takes what `attend`
-        takes, for one of `layers`. Returns as many tensors, (m, tokens, channels), and where
-        among the m the references of each row lie.
+        This is for callers that let `attend_to_rows` attend after the projection. It takes what
+        `gathered` takes, for one of `layers`. Returns as many tensors, (m, tokens, channels), and
+        for each row where its references lie among the m.
         """
         names = self._names(layer, entries, tokens)
         collected, rows = zip(*self._of_references(collect, names, tokens), strict=True)
@@ -211,7 +275,7 @@ class Evaluation:
     def _names(
         self, layer: Layer, entries: Sequence[Hashable], tokens: Tokens
     ) -> list[tuple[Key, int]]:
-        """Name the rows of a batch, all frames of the first cond entry, then of the second, ..."""
+        """Name the rows of a batch: all frames of the first cond entry, then of the second, ..."""
         rows, count = tokens[0].shape[:2]
         if rows != len(entries) * len(self.frames):
             raise ValueError(
@@ -232,7 +296,7 @@ class Evaluation:
     def _of_references(
         self, function: Callable[..., Made], names: Sequence[tuple[Key, int]], tokens: Tokens
     ) -> list[Made]:
-        """What `gather` or `collect` makes of each tensor, for rows that go by (key, frame)."""
+        """Apply `gather` or `collect` to each tensor; its rows go by (key, frame)."""
         references = [self._references(key, frame) for key, frame in names]
         outside = {name for row in references for name in row}.difference(names)
         kept = {name: self.run.bank.load(*name) for name in outside}
@@ -242,8 +306,8 @@ class Evaluation:
         ]
 
     def _references(self, key: Key, frame: int) -> tuple[tuple[Key, int], ...]:
-        """The frame's references, or the frame alone where not all of them are to be had."""
-        references = self.run.policy.references(frame)
+        """Return the frame's references, or the frame alone if not all of them are there."""
+        references = attended(self.run.policy, frame)
         kept = self.run.bank.frames(key)
         if not all(reference in self.frames or reference in kept for reference in references):
             self.run.warn_missing(key, frame)
@@ -251,12 +315,13 @@ class Evaluation:
         return tuple((key, reference) for reference in references)
 
     def _keep(self, names: Sequence[tuple[Key, int]], tokens: Tokens) -> None:
-        """Drop what no later frame reads any more, store what one will."""
-        bank, readers, newest = self.run.bank, self.run.last_readers, self.frames[-1]
+        """Drop what no later group needs any more, and store what one will need."""
+        run, bank = self.run, self.run.bank
+        newest = run.newest_group(self.frames)
         for key in {key for key, _ in names}:
-            for frame in [frame for frame in bank.frames(key) if readers[frame] <= newest]:
+            for frame in [f for f in bank.frames(key) if not run.is_read_after(f, newest)]:
                 bank.drop(key, frame)
         for row, (key, frame) in enumerate(names):
-            if readers[frame] > newest:
+            if run.is_read_after(frame, newest):
                 bank.store(key, frame, tuple(stream[row] for stream in tokens))
-        self.run.peak_bytes = max(self.run.peak_bytes, bank.nbytes)
+        run.peak_bytes = max(run.peak_bytes, bank.nbytes)

@@ -192,11 +192,12 @@ class Clip:
         and cond 4 x k x tokens^2 x channels; keys and values are projected once per frame.
         """
         from ..attention.compose import simplest
-        from ..hosts.comfy.model.settings import KEY
+        from ..attention.references import attended
+        from ..hosts.comfy.model.carried import settings_of
 
-        settings = self.patched().model_options[KEY]
+        settings = settings_of(self.patched().model_options)
         frames, _, height, width = self.latents.shape
-        counts = [len(simplest(settings.policy.references(frame))) for frame in range(frames)]
+        counts = [len(simplest(attended(settings.policy, frame))) for frame in range(frames)]
         per_frame = sum(
             4 * attn1.tokens(height, width) ** 2 * attn1.channels for attn1 in settings.layers
         )

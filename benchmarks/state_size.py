@@ -67,13 +67,14 @@ def measure(family: str, steps: int, layers: str):
     sampler = sampler_object("euler")
     sigmas = BasicScheduler.execute(patched, "normal", steps, 1.0).args[0]
     clip = torch.zeros(FRAMES, 4, SIDE[family], SIDE[family])
-    going = Continuation(carry=True)
+    continuation = Continuation(carry=True)
     origin = Origin.of(guider, clip, sampler, sigmas)
-    run = new_run(guider, clip, node="", one_frame=True, going=going, origin=origin)
+    run = new_run(guider, clip, one_frame=True, continuation=continuation, origin=origin)
     estimate = expected_size(run, guider, sampler, sigmas, clip).nbytes
     yield f"{family}, {steps} steps, layers {layers}: estimate {estimate / MIB:.2f} MiB"
     noise = Noise_RandomNoise(0)
-    state = sample_custom(noise, guider, sampler, sigmas, {"samples": clip}, "", going).state
+    latent = {"samples": clip}
+    state = sample_custom(noise, guider, sampler, sigmas, latent, continuation).state
     yield f"kept {state.nbytes / MIB:.2f} MiB: {state!r}"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "state.safetensors"

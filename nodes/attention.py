@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from ..attention import LAYER_SETS, PRECISIONS, REFERENCES
+from ..hosts.comfy.errors import named
 from ..hosts.comfy.model.settings import BANK_DEVICES
 from .common import CATEGORY, SEARCH_ALIASES, StateType, first_frame_input
 
@@ -120,9 +121,11 @@ class CrossFrameAttention(io.ComfyNode):
 
     @classmethod
     def execute(cls, **inputs) -> io.NodeOutput:
-        from ..hosts.comfy.attach import attach
+        from ..hosts.comfy.attach import Choice, attach
 
-        return io.NodeOutput(attach(**inputs))
+        model = inputs.pop("model")
+        with named("CrossFrameAttention"):
+            return io.NodeOutput(attach(model, Choice(**inputs)))
 
 
 NODES = [CrossFrameAttention]

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io, ui
 
+from ..hosts.comfy.errors import named
 from .common import CATEGORY
 
 
@@ -61,7 +62,8 @@ class CrossFrameConsistency(io.ComfyNode):
     def execute(cls, edited, source, far: int) -> io.NodeOutput:
         from ..hosts.comfy.consistency import consistency_report
 
-        report, plot, heat = consistency_report(edited, source, far)
+        with named("CrossFrameConsistency"):
+            report, plot, heat = consistency_report(edited, source, far)
         near, distant = 1000 * report.errors[1], 1000 * report.errors[max(report.errors)]
         return io.NodeOutput(near, distant, str(report), plot, heat, ui=ui.PreviewText(str(report)))
 

@@ -63,16 +63,16 @@ def state_output():
     )
 
 
-def continuation(node, name: str, inputs: dict, output: int) -> Continuation:
+def continuation(node, inputs: dict, output: int) -> Continuation:
     """Take these inputs out of a node's inputs.
 
-    node: the class that is executed, a copy that ComfyUI has made and named. name: id of the node,
-    for errors. output: position of its state.
+    node: the class that is executed, a copy that ComfyUI has made and named. output: position of
+    its state.
     """
     keep = inputs.pop("keep_state", False)
     first_frame = inputs.pop("first_frame", 0)
     return Continuation(
-        state=state_at(inputs.pop("state", None), first_frame, name),
+        state=state_at(inputs.pop("state", None), first_frame),
         anchor=inputs.pop("anchor", ANCHORS[0]),
         carry=keep or is_connected(node, output),
         reference_only=inputs.pop("reference_only", False),

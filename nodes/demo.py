@@ -3,6 +3,7 @@
 from comfy_api.latest import InputImpl, io
 
 from ..hosts.comfy.demo.files import CLIP_FILE, FOLDER, check_exists
+from ..hosts.comfy.errors import named
 from .common import CATEGORY
 
 
@@ -49,7 +50,8 @@ class CrossFrameDemoModel(io.ComfyNode):
     def execute(cls) -> io.NodeOutput:
         from ..hosts.comfy.demo.model import load_demo_model
 
-        return io.NodeOutput(*load_demo_model(FOLDER))
+        with named("CrossFrameDemoModel"):
+            return io.NodeOutput(*load_demo_model(FOLDER))
 
 
 class CrossFrameDemoClip(io.ComfyNode):
@@ -76,7 +78,8 @@ class CrossFrameDemoClip(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        check_exists(CLIP_FILE, "CrossFrameDemoClip")
+        with named("CrossFrameDemoClip"):
+            check_exists(CLIP_FILE)
         return io.NodeOutput(InputImpl.VideoFromFile(str(CLIP_FILE)))
 
 

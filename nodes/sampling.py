@@ -1,8 +1,11 @@
 """The nodes that sample a clip frame by frame."""
 
+from dataclasses import fields
+
 import comfy.samplers
 from comfy_api.latest import io
 
+from ..hosts.comfy.errors import named
 from ..hosts.frame_noise import FRAME_NOISE
 from .common import CATEGORY, FRAME_BY_FRAME_ALIASES
 from .continuation import continuation, continuation_inputs, given_state, report, state_output
@@ -144,11 +147,20 @@ class CrossFrameKSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent_image: dict, **inputs) -> io.NodeOutput:
-        from ..hosts.comfy.orders.sampler_nodes import sample_ksampler
+        from ..hosts.comfy.orders.sampler_nodes import Stage, sample_ksampler
 
-        going = continuation(cls, "CrossFrameKSampler", inputs, output=1)
-        executed = cls if inputs.pop("resume", False) else None
-        sampled = sample_ksampler(latent=latent_image, **inputs, going=going, executed=executed)
+        with named("CrossFrameKSampler", sampler="sampler_name"):
+            before = continuation(cls, inputs, output=1)
+            resuming = cls if inputs.pop("resume", False) else None
+            names = {field.name for field in fields(Stage)} & inputs.keys()
+            stage = Stage(**{name: inputs.pop(name) for name in names})
+            sampled = sample_ksampler(
+                latent=latent_image,
+                **inputs,
+                continuation=before,
+                resuming_node=resuming,
+                stage=stage,
+            )
         return io.NodeOutput(sampled.output, given_state(sampled), ui=report(cls, sampled))
 
 
@@ -194,11 +206,10 @@ class CrossFrameSampler(io.ComfyNode):
     def execute(cls, noise, guider, sampler, sigmas, latent_image, **inputs) -> io.NodeOutput:
         from ..hosts.comfy.orders.sampler_nodes import sample_custom
 
-        going = continuation(cls, "CrossFrameSampler", inputs, output=2)
-        executed = cls if inputs.pop("resume", False) else None
-        sampled = sample_custom(
-            noise, guider, sampler, sigmas, latent_image, "CrossFrameSampler", going, executed
-        )
+        with named("CrossFrameSampler", model="guider"):
+            before = continuation(cls, inputs, output=2)
+            resuming = cls if inputs.pop("resume", False) else None
+            sampled = sample_custom(noise, guider, sampler, sigmas, latent_image, before, resuming)
         latents = sampled.output, sampled.denoised
         return io.NodeOutput(*latents, given_state(sampled), ui=report(cls, sampled))
 

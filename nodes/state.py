@@ -5,7 +5,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from ..hosts.comfy.errors import BadInputError
+from ..hosts.comfy.errors import BadInputError, named
 from ..hosts.comfy.page.graph import show
 from ..hosts.comfy.state.files import load_state, save_state
 from ..hosts.comfy.state.search import check_file, state_files
@@ -41,7 +41,8 @@ class CrossFrameSaveState(io.ComfyNode):
 
     @classmethod
     def execute(cls, state, filename_prefix: str) -> io.NodeOutput:
-        file, subfolder = save_state(state, filename_prefix)
+        with named("CrossFrameSaveState"):
+            file, subfolder = save_state(state, filename_prefix)
         show(cls, f"{state!r}\n{file.name}")
         saved = {"filename": file.name, "subfolder": subfolder, "type": "output"}
         return io.NodeOutput(ui={"states": [saved], "text": [repr(state)]})
@@ -81,8 +82,9 @@ class CrossFrameLoadState(io.ComfyNode):
         file: None if it comes out of another node, which has not run yet.
         """
         try:
-            if file is not None:
-                check_file(file)
+            with named("CrossFrameLoadState"):
+                if file is not None:
+                    check_file(file)
         except BadInputError as error:
             return str(error)
         return True
@@ -95,8 +97,9 @@ class CrossFrameLoadState(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        check_file(file)
-        state = load_state(file)
+        with named("CrossFrameLoadState"):
+            check_file(file)
+            state = load_state(file)
         show(cls, repr(state))
         return io.NodeOutput(state)
 

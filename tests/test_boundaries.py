@@ -15,9 +15,10 @@ ROOT = Path(__file__).resolve().parent.parent
 MAY_IMPORT = {
     "attention": set(),
     "consistency": set(),
-    "hosts": {"attention", "consistency"},
-    "nodes": {"attention", "consistency", "hosts"},
-    "demo": {"attention", "consistency", "hosts", "nodes"},
+    "latents": set(),
+    "hosts": {"attention", "consistency", "latents"},
+    "nodes": {"attention", "consistency", "hosts", "latents"},
+    "demo": {"attention", "consistency", "hosts", "latents", "nodes"},
 }
 
 # The rooms and single files of hosts/comfy/: each may import those before it.
@@ -121,6 +122,7 @@ def test_the_rule_sees_every_way_to_import(source, rooms):
     [
         ("crossframe", ["torch", "comfy", "comfy_api", "nodes", "diffusers", "transformers"]),
         ("crossframe.attention", ["comfy", "comfy_api", "nodes", "diffusers", "transformers"]),
+        ("crossframe.latents", ["comfy", "comfy_api", "nodes", "diffusers", "transformers"]),
         ("crossframe.consistency", ["comfy", "comfy_api", "nodes", "diffusers", "skimage"]),
         ("crossframe.hosts.diffusers", ["comfy", "comfy_api", "nodes", "folder_paths"]),
     ],

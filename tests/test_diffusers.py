@@ -307,7 +307,7 @@ def test_acts_in_its_part_of_the_denoising(pipeline):
 def test_nothing_is_kept_where_it_does_not_act(pipeline):
     with cross_frame_attention(pipeline, FRAMES, end_percent=0.1) as clip:
         paint(pipeline, clip.start_frame)  # strength 0.5: none of the steps is that noisy
-        assert clip.run.bank.nbytes == 0
+        assert clip.lead.run.bank.nbytes == 0
 
 
 # ---------------------------------------------------------------- rows of a batch
@@ -339,7 +339,7 @@ class StopHereError(Exception):
 
 def stop_in_frame_1(pipeline, clip):
     def stop(pipeline, step, timestep, values):
-        if clip.run.frame == 1:
+        if clip.lead.group == 1:
             raise StopHereError
         return values
 
@@ -397,7 +397,7 @@ def test_what_was_kept_is_freed_at_once(pipeline):
     with cross_frame_attention(pipeline, FRAMES) as clip:
         clip.start_frame(0)
         pipeline("a cat", image=IMAGES[0], **arguments())
-        bank = weakref.ref(clip.run.bank)
+        bank = weakref.ref(clip.lead.run.bank)
         assert bank().nbytes > 0
     assert bank() is None
 

@@ -1,67 +1,78 @@
 """Attach cross-frame attention to a MODEL.
 
-What is attached, to a clone of the MODEL: frozen settings, one attn1 patch and six wrappers.
-Patch and wrappers are plain functions without state (see `attn1.py` and `sampling.py`).
+What is attached, to a clone of the MODEL: frozen settings, one attn1 patch and six wrappers. Patch
+and wrappers are plain functions without state (see `run/self_attention.py`, `orders/wrappers.py`).
 """
+
+from dataclasses import dataclass
+from typing import Any
 
 from comfy.patcher_extension import WrappersMP
 
 from ...attention import LAYER_SETS, Storage, reference_policy, with_scenes
 from .errors import BadInputError
+from .model.carried import Carried, settings_of
 from .model.settings import BANK_DEVICES, KEY, NODE, Settings
 from .model.unet import self_attention_layers
-from .orders.per_step import evaluate_clip, predict_unwatched, run_sampler, run_sampling
-from .run.budget import budget_memory
-from .run.self_attention import attend, share_projections
+from .orders.evaluation import change_prediction, evaluate_clip
+from .orders.wrappers import run_sampler, run_sampling
+from .run.memory import ask_for_memory
+from .run.self_attention import attn1_patch
+from .run.shared_projections import share_projections
 from .state.continuation import state_at
 
 
-def attach(
-    model,
-    references,
-    include_self,
-    layers,
-    start_percent,
-    end_percent,
-    frames_per_batch,
-    bank_device="with the model",
-    bank_precision="as computed",
-    scene_starts="",
-    state=None,
-    first_frame=0,
-):
-    """Return a clone of a MODEL with cross-frame attention; the MODEL itself stays as it is.
+@dataclass(frozen=True)
+class Choice:
+    """What the user chose on the node, as it stands there.
 
     references, layers: names in REFERENCES and LAYER_SETS. start_percent, end_percent: part
     of the denoising, 0 to 1. frames_per_batch: frames per model call, 0 for what fits.
     bank_device, bank_precision: where and how hidden states are kept, names in BANK_DEVICES and
     PRECISIONS. scene_starts: numbers of frames, as text. state: what frames before have left.
     first_frame: number of the latent's first frame, 0 for right after the state.
-    Raises BadInputError if the range is empty, the model has no such layers, or already
-    carries cross-frame attention, if scene_starts are no numbers, or first_frame does not fit.
     """
-    if start_percent >= end_percent:
+
+    references: str
+    include_self: bool
+    layers: str
+    start_percent: float
+    end_percent: float
+    frames_per_batch: int
+    bank_device: str = "with the model"
+    bank_precision: str = "as computed"
+    scene_starts: str = ""
+    state: Any = None
+    first_frame: int = 0
+
+
+def attach(model, choice: Choice):
+    """Return a clone of a MODEL with cross-frame attention; the MODEL itself stays as it is.
+
+    Raises BadInputError if the range is empty, if the model has no such layers or already carries
+    cross-frame attention, if scene_starts are no numbers, or if first_frame does not fit.
+    """
+    if choice.start_percent >= choice.end_percent:
         raise BadInputError(
-            NODE,
             "start_percent",
-            f"the range from {start_percent} to {end_percent} is empty.",
+            f"the range from {choice.start_percent} to {choice.end_percent} is empty.",
             "Make start_percent smaller than end_percent.",
         )
-    if KEY in model.model_options:
+    if settings_of(model.model_options) is not None:
         raise BadInputError(
-            NODE,
             "model",
             "it already carries cross-frame attention.",
-            "Connect the MODEL from before the other CrossFrameAttention node.",
+            f"Connect the MODEL from before the other {NODE} node.",
         )
+    policy = reference_policy(choice.references, choice.include_self)
     settings = Settings(
-        policy=with_scenes(reference_policy(references, include_self), _frames(scene_starts)),
-        layers=tuple(self_attention_layers(model, LAYER_SETS[layers], NODE)),
-        start_percent=start_percent,
-        end_percent=end_percent,
-        frames_per_batch=frames_per_batch,
-        storage=Storage(BANK_DEVICES[bank_device], bank_precision),
-        state=state_at(state, first_frame, NODE),
+        policy=with_scenes(policy, _frames(choice.scene_starts)),
+        layers=tuple(self_attention_layers(model, LAYER_SETS[choice.layers])),
+        start_percent=choice.start_percent,
+        end_percent=choice.end_percent,
+        frames_per_batch=choice.frames_per_batch,
+        storage=Storage(BANK_DEVICES[choice.bank_device], choice.bank_precision),
+        state=state_at(choice.state, choice.first_frame),
     )
     return attach_settings(model, settings)
 
@@ -71,7 +82,6 @@ def _frames(text: str) -> list[int]:
     words = text.replace(",", " ").split()
     if wrong := [word for word in words if not word.isdecimal()]:
         raise BadInputError(
-            NODE,
             "scene_starts",
             f"'{wrong[0]}' is no number of a frame.",
             "Write whole numbers with commas between them, e.g. 40, 95; the first frame is 0.",
@@ -82,12 +92,12 @@ def _frames(text: str) -> list[int]:
 def attach_settings(model, settings: Settings):
     """Do `attach` with settings that are already resolved for this model."""
     patched = model.clone()
-    patched.model_options[KEY] = settings
-    patched.set_model_attn1_patch(attend)
+    patched.model_options.setdefault("transformer_options", {})[KEY] = Carried(settings)
+    patched.set_model_attn1_patch(attn1_patch)
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, run_sampling)
     patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, run_sampler)
-    patched.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, budget_memory)
-    patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, predict_unwatched)
+    patched.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, ask_for_memory)
+    patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, change_prediction)
     patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, evaluate_clip)
     patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, share_projections)
     return patched

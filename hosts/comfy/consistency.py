@@ -12,7 +12,6 @@ from ...consistency.optical_flow import LEAST_SIDE
 from ...consistency.report import Report, heat_map, plot, report
 from .errors import BadInputError
 
-NODE = "CrossFrameConsistency"
 NO_STRUCTURE = 1 / 255  # RGB; a frame that varies by less is of one colour
 BEYOND = 0.05  # RGB, how far resizing may overshoot 0 and 1
 
@@ -50,7 +49,8 @@ def check_library() -> None:
     """Raise RuntimeError unless the library that estimates motion is there."""
     if importlib.util.find_spec("skimage") is None:
         raise RuntimeError(
-            f"{NODE}: the Python package scikit-image, which estimates motion, is missing. "
+            "CrossFrameConsistency: the Python package scikit-image, which estimates motion, "
+            "is missing. "
             "Install the pack's requirements.txt into ComfyUI's environment."
         )
 
@@ -60,24 +60,21 @@ def check_clips(edited: Tensor, source: Tensor) -> None:
     for name, images in (("edited", edited), ("source", source)):
         if images.ndim != 4 or images.shape[-1] == 0:
             problem = f"is no batch of pictures, but of shape {tuple(images.shape)}."
-            raise BadInputError(NODE, name, problem, "Connect the frames as an IMAGE.")
+            raise BadInputError(name, problem, "Connect the frames as an IMAGE.")
     if edited.shape[:3] != source.shape[:3]:
         raise BadInputError(
-            NODE,
             "source",
             f"has {_described(source)}, edited has {_described(edited)}.",
             "Give both videos the same frames in the same size (ImageScale).",
         )
     if len(edited) < 2:
         raise BadInputError(
-            NODE,
             "edited",
             f"has {_described(edited)}. How steady a video is shows between frames only.",
             "Give both videos at least 2 frames.",
         )
     if min(edited.shape[1:3]) < LEAST_SIDE:
         raise BadInputError(
-            NODE,
             "edited",
             f"has {_described(edited)}, too small to see any motion.",
             f"Give pictures of at least {LEAST_SIDE} pixels either way.",
@@ -90,7 +87,6 @@ def check_values(edited: Tensor, source: Tensor) -> None:
         if broken := frames_not_finite(frames):
             others = f", and so have {len(broken) - 1} others" if broken[1:] else ""
             raise BadInputError(
-                NODE,
                 name,
                 f"frame {broken[0]}, counted from 0, has values that are nan or infinite{others}.",
                 "Find out where they come from and make them anew; a VAE that decodes in half "

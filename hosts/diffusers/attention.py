@@ -23,9 +23,18 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from ...attention import LAYER_SETS, REFERENCES, Evaluation, Layer, Run, reference_policy
+from ...attention import (
+    LAYER_SETS,
+    REFERENCES,
+    Evaluation,
+    FrameByFrame,
+    Layer,
+    PaintingOrder,
+    Run,
+    reference_policy,
+)
 from ...attention.bank import Key
-from ...attention.references import Policy
+from ...attention.references import Policy, attended
 from .calls import Brought, check_alike, check_pictures, conds_per_picture
 from .choices import chosen
 from .unet import find_unet, self_attention_layers
@@ -105,7 +114,7 @@ class Clip:
             layer: CrossFrameProcessor(attn1.processor, functools.partial(self._attend, layer))
             for layer, attn1 in attentions.items()
         }
-        self.run: Run | None = None
+        self.lead: FrameByFrame | None = None
         self._evaluation: Evaluation | None = None
         self._resting = False
         self._brought: list[Brought] = []  # to every evaluation of frame 0
@@ -113,12 +122,12 @@ class Clip:
     def start_frame(self, frame: int) -> None:
         """Say that the next pipeline call paints this frame (0-based).
 
-        Frames come in order, without gaps; frame 0 begins the clip anew.
+        Frames come in order, without gaps; frame 0 begins the clip again.
         Raises ValueError for a frame out of order or beyond the clip, RuntimeError if the U-Net
         was not called for the frame before, StepMismatchError if that one took another number of
         model evaluations than frame 0.
         """
-        expected = 0 if self.run is None else self.run.frame + 1
+        expected = 0 if self.lead is None else self.lead.group + 1
         if frame not in (0, expected) or frame >= self.frames:
             more = "frames come in order" if expected < self.frames else "the clip has no more"
             raise ValueError(
@@ -126,19 +135,20 @@ class Clip:
                 f"started, and {more}; cross_frame_attention(frames=...) says how many there are"
             )
         if frame == 0:
-            self.run, self._brought = Run(self.policy, self.frames), []
+            order = PaintingOrder.of(self.policy, self.frames)
+            self.lead, self._brought = FrameByFrame(Run(self.policy, order)), []
         elif self.painted < frame:
             raise RuntimeError(
                 f"frame {frame - 1} was started, but the U-Net was not called for it; call a "
                 "pipeline with the U-Net that cross_frame_attention was given, once per frame"
             )
-        self.run.start_frame(frame)
+        self.lead.next_group()  # one frame: the named policies look back only
         self._evaluation = None
 
     @property
     def painted(self) -> int:
         """How many frames the U-Net was called for, begun ones too."""
-        return 0 if self.run is None else self.run.frame + (self.run.step >= 0)
+        return 0 if self.lead is None else self.lead.group + (self.lead.step >= 0)
 
     def warn_unpainted(self) -> None:
         """Say that a clip is left before all of its frames are painted."""
@@ -152,7 +162,7 @@ class Clip:
 
     def close(self) -> None:
         """Forget everything that was kept of the clip."""
-        self.run = self._evaluation = None
+        self.lead = self._evaluation = None
 
     # Steps and kept hidden states change with every call: nothing a compiler may bake in.
     @torch.compiler.disable
@@ -164,7 +174,7 @@ class Clip:
         Raises RuntimeError if frame or processors are not as they must be, ValueError if the
         batch cannot be one frame's, StepMismatchError for other steps than frame 0 had.
         """
-        if self.run is None:
+        if self.lead is None:
             raise RuntimeError("call start_frame(0) before the first pipeline call of a clip")
         replaced = [
             layer
@@ -179,38 +189,40 @@ class Clip:
             )
         timestep = args[1] if len(args) > 1 else kwargs["timestep"]
         timestep = float(torch.as_tensor(timestep).flatten()[0])
-        self._check_call(self.run, Brought.of(args, kwargs), timestep)
+        self._check_call(self.lead, Brought.of(args, kwargs), timestep)
         first, last = self.timesteps
-        self.run.next_step(timestep)
+        self.lead.next_step(timestep)
         self._resting = not last <= timestep <= first
-        self._evaluation = self.run.evaluate((self.run.frame,), self.attentions)
+        self._evaluation = self.lead.evaluate(self.attentions)
 
-    def _check_call(self, run: Run, brought: Brought, timestep: float) -> None:
+    def _check_call(self, lead: FrameByFrame, brought: Brought, timestep: float) -> None:
         """Raise an error unless the U-Net's batch is what the current frame brings next."""
-        before = run.noise_levels[: run.step + 1]  # of this frame
+        (frame,) = lead.frames
+        before = lead.noise_levels[: lead.step + 1]  # of this frame
         if timestep in before[:1] and set(before) != {timestep}:
             raise RuntimeError(
-                f"frame {run.frame} is being painted a second time: the U-Net is back at its first "
+                f"frame {frame} is being painted a second time: the U-Net is back at its first "
                 "timestep. Call start_frame before each pipeline call, once per frame"
             )
-        if run.frame > 0:
+        if frame > 0:
             for first in self._brought[len(before) : len(before) + 1]:
-                check_alike(
-                    first, brought, run.frame, getattr(self.pipeline, "vae_scale_factor", None)
-                )
+                check_alike(first, brought, frame, getattr(self.pipeline, "vae_scale_factor", None))
             return
         if not before:
             conds = conds_per_picture(self.pipeline)
             check_pictures(brought.rows, self.frames, self.clips, conds)
         self._brought.append(brought)
 
-    def _require_references(self, run: Run, layer: Layer, rows: int, tokens: int) -> None:
+    def _require_references(
+        self, evaluation: Evaluation, layer: Layer, rows: int, tokens: int
+    ) -> None:
         """Raise ValueError if a row would find nothing to attend to at a layer."""
-        for reference in set(run.policy.references(run.frame)) - {run.frame}:
+        (frame,), bank = evaluation.frames, evaluation.run.bank
+        for reference in set(attended(self.policy, frame)) - {frame}:
             for row in range(rows):
-                if reference not in run.bank.frames(Key(run.step, layer, row, tokens)):
+                if reference not in bank.frames(Key(evaluation.step, layer, row, tokens)):
                     raise ValueError(
-                        f"frame {run.frame} has {rows} rows of {tokens} tokens in layer "
+                        f"frame {frame} has {rows} rows of {tokens} tokens in layer "
                         f"{tuple(layer)}, and frame {reference} has left none like that; "
                         "something changes the tokens of single frames on their way"
                     )
@@ -225,12 +237,13 @@ class Clip:
             raise RuntimeError("the U-Net must be called as a module, not through its forward()")
         if self._resting:  # no frame attends elsewhere at this step, so nothing is to be kept
             return hidden_states
-        self._require_references(self._evaluation.run, layer, *hidden_states.shape[:2])
-        (attended,) = self._evaluation.attend(layer, range(len(hidden_states)), (hidden_states,))
-        return attended
+        self._require_references(self._evaluation, layer, *hidden_states.shape[:2])
+        (tokens,) = self._evaluation.gathered(layer, range(len(hidden_states)), (hidden_states,))
+        return tokens
 
     def __repr__(self) -> str:
-        where = "not started" if self.run is None else f"frame {self.run.frame}, {self.run.bank}"
+        lead = self.lead
+        where = "not started" if lead is None else f"frame {lead.group}, {lead.run.bank}"
         return f"Clip({self.frames} frames, {len(self.attentions)} layers, {where})"
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from crossframe.attention import REFERENCES, Key, Layer, Run
+from crossframe.attention import REFERENCES, FrameByFrame, Key, Layer, PaintingOrder, Run
 from crossframe.attention.noise_levels import at_most, first_difference, same_level, told_apart
 
 
@@ -41,17 +41,20 @@ def test_different_numbers_are_told_in_digits_that_differ(shift):
 
 
 def test_frames_go_on_from_noise_levels_that_were_rounded_otherwise():
-    first = Run(REFERENCES["previous"], 1, carry=True)
-    first.start_frame(0)
+    policy = REFERENCES["previous"]
+    first = FrameByFrame(Run(policy, PaintingOrder.of(policy, 1, carry=True)))
+    first.next_group()
     for level in (3.0, 2.0, 1.0):
         first.next_step(level)
-    later = Run(REFERENCES["previous"], 2, state=_with_frame(first.leave()))
-    later.start_frame(1)
+    order = PaintingOrder.of(policy, 2, start=1)
+    later = FrameByFrame(Run(policy, order, state=_with_frame(first.leave())))
+    later.next_group()
     for level in (3.0, 2.0, 1.0):
         later.next_step(level * (1 - 2**-22))
     assert later.step == 2
 
 
 def _with_frame(state):
-    """The state, as if it held something of its last frame."""
-    return replace(state, kept={Key(0, Layer("output", 0, 0), "cond", 1): {state.frames - 1: ()}})
+    """Return the state as if it held something of its last frame."""
+    key = Key(0, Layer("output", 0, 0), "cond", 1)
+    return replace(state, stored={key: {state.frames - 1: ()}})

@@ -5,16 +5,67 @@ attending to its references by plain indexing.
 """
 
 import logging
+from dataclasses import dataclass
 
 import pytest
 import torch
-from crossframe.attention import REFERENCES, Layer, Run, StepMismatchError, WithSelf
-from crossframe.attention.references import Own
+from crossframe.attention import (
+    REFERENCES,
+    FrameByFrame,
+    Layer,
+    PaintingOrder,
+    PerStep,
+    Policy,
+    Reference,
+    Run,
+    StepMismatchError,
+    WithSelf,
+)
+from crossframe.attention.references import Own, attended
 
 TOKENS, CHANNELS, STEPS = 6, 4, 3
 LAYERS = [Layer("output", number, index) for number in range(2) for index in range(2)]
 ENTRIES = ["cond", "uncond"]
-POLICIES = [*REFERENCES.values(), *map(WithSelf, REFERENCES.values()), Own()]
+
+
+@dataclass(frozen=True)
+class Keyframes(Policy):
+    """Every third frame is a keyframe. Keyframes see each other, and all frames see them."""
+
+    frames: int
+
+    def references(self, frame):
+        keys = range(0, self.frames, 3)
+        return tuple(keys) if frame in keys else (*keys, max(frame - 1, 0))
+
+
+@dataclass(frozen=True)
+class Next(Policy):
+    """Every frame attends to the next one, and the last frame to itself."""
+
+    frames: int
+
+    def references(self, frame):
+        return (min(frame + 1, self.frames - 1),)
+
+
+@dataclass(frozen=True)
+class Weighted(Policy):
+    """The first frame counts three times, and the previous one once."""
+
+    def references(self, frame):
+        return (Reference(0, weight=3), max(frame - 1, 0))
+
+
+POLICIES = [
+    *REFERENCES.values(),
+    *map(WithSelf, REFERENCES.values()),
+    Own(),
+    Weighted(),
+    Keyframes,
+    WithSelf(Keyframes(7)),
+    Next,
+]
 
 
 def random(*shape, seed):
@@ -57,7 +108,7 @@ def by_indexing(policy, frames):
     def attend_one(frame):
         return lambda layer, rows: torch.stack(
             [
-                torch.cat([rows[entry * frames + f] for f in policy.references(frame)])
+                torch.cat([rows[entry * frames + f] for f in attended(policy, frame)])
                 for entry in range(2)
                 for _ in range(frames)
             ]
@@ -73,49 +124,64 @@ def by_indexing(policy, frames):
     return x
 
 
+def new_run(policy, frames):
+    return Run(policy, PaintingOrder.of(policy, frames))
+
+
 def all_frames_per_step(policy, frames, batch):
-    run, x = Run(policy, frames), random(frames, TOKENS, CHANNELS, seed=1)
+    """Whole groups are put into a batch until it has as many frames as it should have."""
+    run, x = new_run(policy, frames), random(frames, TOKENS, CHANNELS, seed=1)
+    lead = PerStep(run)
+    batches = [[]]
+    for group in run.order.groups:
+        if len(batches[-1]) >= batch:
+            batches.append([])
+        batches[-1] += group
     for number in range(STEPS):
-        run.forget()
-        outputs = []
-        for start in range(0, frames, batch):
-            part = range(start, min(start + batch, frames))
-            evaluation = run.evaluate(part, LAYERS)
+        step_number = lead.next_step()
+        after = x.clone()
+        for part in batches:
+            evaluation = run.evaluate(step_number, part, LAYERS)
             entries = ENTRIES[:: 1 if number % 2 else -1]  # their order does not matter
             parts = denoise(
-                x[part.start : part.stop],
+                x[part],
                 entries,
-                lambda layer, rows: evaluation.attend(layer, entries, (rows,))[0],  # noqa: B023
+                lambda layer, rows: evaluation.gathered(layer, entries, (rows,))[0],  # noqa: B023
             )
-            outputs.append(step(x[part.start : part.stop], parts))
-        x = torch.cat(outputs)
+            after[part] = step(x[part], parts)
+        x = after
     return x, run
 
 
 def frame_by_frame(policy, frames, split):
-    run, x = Run(policy, frames), random(frames, TOKENS, CHANNELS, seed=1)
-    finished = []
-    for frame in range(frames):
-        run.start_frame(frame)
-        one = x[frame : frame + 1]
+    run, x = new_run(policy, frames), random(frames, TOKENS, CHANNELS, seed=1)
+    lead = FrameByFrame(run)
+    finished = torch.empty_like(x)
+    for _ in run.order.groups:
+        group = list(lead.next_group())
+        own = x[group]
         for number in range(STEPS):
-            run.next_step(float(number))
-            evaluation = run.evaluate((frame,), LAYERS)
+            lead.next_step(float(number))
+            evaluation = lead.evaluate(LAYERS)
             parts = {}
             for entries in [["uncond"], ["cond"]] if split else [ENTRIES]:
                 parts |= denoise(
-                    one,
+                    own,
                     entries,
-                    lambda layer, rows: evaluation.attend(layer, entries, (rows,))[0],  # noqa: B023
+                    lambda layer, rows: evaluation.gathered(layer, entries, (rows,))[0],  # noqa: B023
                 )
-            one = step(one, parts)
-        finished.append(one)
-    return torch.cat(finished), run
+            own = step(own, parts)
+        finished[group] = own
+    return finished, run
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=repr)
 @pytest.mark.parametrize("frames", [1, 2, 3, 7])
 def test_two_orders_one_result(policy, frames):
+    if isinstance(policy, type):
+        policy = policy(frames)
+    elif isinstance(policy, WithSelf) and isinstance(policy.policy, Keyframes):
+        policy = WithSelf(Keyframes(frames))
     expected = by_indexing(policy, frames)
     for batch in (1, 2, 3, 7):
         result, run = all_frames_per_step(policy, frames, batch)
@@ -138,105 +204,112 @@ def test_the_bank_of_each_order():
     assert frame_by_frame(policy, 7, False)[1].peak_bytes == 2 * size * STEPS
 
 
+def test_keyframes_are_painted_first_and_together():
+    order = PaintingOrder.of(Keyframes(7), 7)
+    assert order.groups == ((0, 3, 6), (1,), (2,), (4,), (5,))
+    run = frame_by_frame(Keyframes(7), 7, False)[1]
+    size = TOKENS * CHANNELS * 8 * len(LAYERS) * len(ENTRIES)
+    assert run.peak_bytes == order.most_kept() * size * STEPS == 4 * size * STEPS
+
+
 def test_keys_and_values_may_differ():
     """Where another patch feeds them differently, each stream meets its own references."""
-    run = Run(REFERENCES["previous"], 2)
+    run = new_run(REFERENCES["previous"], 2)
     keys, values = random(2, TOKENS, CHANNELS, seed=1), random(2, TOKENS, CHANNELS, seed=2)
-    run.forget()
+    number = PerStep(run).next_step()
     for frame in range(2):
-        evaluation = run.evaluate((frame,), LAYERS)
+        evaluation = run.evaluate(number, (frame,), LAYERS)
         tokens = keys[frame : frame + 1], values[frame : frame + 1]
-        result = evaluation.attend(LAYERS[0], ["cond"], tokens)
+        result = evaluation.gathered(LAYERS[0], ["cond"], tokens)
     assert torch.equal(result[0], keys[:1])
     assert torch.equal(result[1], values[:1])
 
 
 def test_other_layers_are_left_alone():
-    run = Run(REFERENCES["first"], 2)
+    run = new_run(REFERENCES["first"], 2)
     rows = random(2, TOKENS, CHANNELS, seed=1)
-    evaluation = run.evaluate((0, 1), LAYERS[:1])
-    assert evaluation.attend(LAYERS[1], ["cond"], (rows,))[0] is rows
-    assert evaluation.attend(LAYERS[0], ["cond"], (rows,))[0] is not rows
+    evaluation = run.evaluate(0, (0, 1), LAYERS[:1])
+    assert evaluation.gathered(LAYERS[1], ["cond"], (rows,))[0] is rows
+    assert evaluation.gathered(LAYERS[0], ["cond"], (rows,))[0] is not rows
 
 
 def test_a_batch_of_other_rows_is_refused():
-    evaluation = Run(REFERENCES["first"], 3).evaluate((0, 1, 2), LAYERS)
+    evaluation = new_run(REFERENCES["first"], 3).evaluate(0, (0, 1, 2), LAYERS)
     with pytest.raises(ValueError, match="regroups"):
-        evaluation.attend(LAYERS[0], ENTRIES, (random(5, TOKENS, CHANNELS, seed=1),))
+        evaluation.gathered(LAYERS[0], ENTRIES, (random(5, TOKENS, CHANNELS, seed=1),))
 
 
 def test_a_second_visit_in_one_evaluation_meets_the_second_visit_of_its_references():
     """Another node may run the model several times in a step, on one tile after the other."""
     policy = REFERENCES["first"]
     clips = [random(2, TOKENS, CHANNELS, seed=seed) for seed in (1, 2)]
-    run = Run(policy, 2)
-    run.forget()
+    run = new_run(policy, 2)
+    number = PerStep(run).next_step()
     for frame in range(2):
-        evaluation = run.evaluate((frame,), LAYERS)
+        evaluation = run.evaluate(number, (frame,), LAYERS)
         for clip in clips:
-            (found,) = evaluation.attend(LAYERS[0], ["cond"], (clip[frame : frame + 1],))
+            (found,) = evaluation.gathered(LAYERS[0], ["cond"], (clip[frame : frame + 1],))
             assert torch.equal(found, clip[:1])
 
 
 def test_a_missing_reference_is_self_attention_said_once(caplog):
     """For instance a prompt that begins at a later step for later frames."""
     caplog.set_level(logging.WARNING, "crossframe")
-    run = Run(REFERENCES["first + previous"], 3)
+    lead = FrameByFrame(new_run(REFERENCES["first + previous"], 3))
     rows = random(2, TOKENS, CHANNELS, seed=1)
-    run.start_frame(0)
-    run.next_step(1.0)
-    run.evaluate((0,), LAYERS).attend(LAYERS[0], ["cond"], (rows[:1],))
-    run.start_frame(1)
-    run.next_step(1.0)
-    evaluation = run.evaluate((1,), LAYERS)
-    (result,) = evaluation.attend(LAYERS[0], ["uncond", "cond"], (rows,))
+    lead.next_group()
+    lead.next_step(1.0)
+    lead.evaluate(LAYERS).gathered(LAYERS[0], ["cond"], (rows[:1],))
+    lead.next_group()
+    lead.next_step(1.0)
+    evaluation = lead.evaluate(LAYERS)
+    (result,) = evaluation.gathered(LAYERS[0], ["uncond", "cond"], (rows,))
     assert torch.equal(result[0], rows[0])
     assert torch.equal(result[1], rows[0])
-    evaluation.attend(LAYERS[1], ["cond"], (rows[:1],))
+    evaluation.gathered(LAYERS[1], ["cond"], (rows[:1],))
     assert len(caplog.messages) == 1
     assert "frame 1" in caplog.messages[0]
 
 
 @pytest.mark.parametrize("levels", [[3.0, 2.0, 0.5], [3.0, 2.0, 1.0, 0.5]])
 def test_frames_on_other_steps_are_refused(levels):
-    run = Run(REFERENCES["first"], 2)
-    run.start_frame(0)
+    lead = FrameByFrame(new_run(REFERENCES["first"], 2))
+    lead.next_group()
     for level in (3.0, 2.0, 1.0):
-        run.next_step(level)
-    run.start_frame(1)
+        lead.next_step(level)
+    lead.next_group()
     with pytest.raises(StepMismatchError, match=r"frame 1 .* 0\.5"):
         for level in levels:
-            run.next_step(level)
+            lead.next_step(level)
 
 
 def test_a_frame_that_stops_early_is_refused():
-    run = Run(REFERENCES["first"], 3)
-    run.start_frame(0)
-    run.next_step(3.0)
-    run.next_step(2.0)
-    run.start_frame(1)
-    run.next_step(3.0)
+    lead = FrameByFrame(new_run(REFERENCES["first"], 3))
+    lead.next_group()
+    lead.next_step(3.0)
+    lead.next_step(2.0)
+    lead.next_group()
+    lead.next_step(3.0)
     with pytest.raises(StepMismatchError, match="frame 1 took 1"):
-        run.start_frame(2)
+        lead.next_group()
 
 
-@pytest.mark.parametrize("frame", [0, 2, -1])
-def test_frames_come_in_order(frame):
-    run = Run(REFERENCES["first"], 3)
-    run.start_frame(0)
-    with pytest.raises(ValueError, match=f"frame {frame} cannot follow frame 0"):
-        run.start_frame(frame)
+def test_there_are_no_more_groups_than_the_order_has():
+    lead = FrameByFrame(new_run(REFERENCES["first"], 1))
+    lead.next_group()
+    with pytest.raises(IndexError, match="all 1 groups"):
+        lead.next_group()
 
 
 def test_a_noise_level_may_come_twice():
     """Two-evaluation samplers visit one twice with different x."""
-    run = Run(REFERENCES["previous"], 2)
+    lead = FrameByFrame(new_run(REFERENCES["previous"], 2))
     for frame in range(2):
-        run.start_frame(frame)
+        lead.next_group()
         rows = random(2, TOKENS, CHANNELS, seed=frame)
         for visit in range(2):
-            run.next_step(1.0)
-            evaluation = run.evaluate((frame,), LAYERS)
-            (result,) = evaluation.attend(LAYERS[0], ["cond"], (rows[visit : visit + 1],))
+            lead.next_step(1.0)
+            evaluation = lead.evaluate(LAYERS)
+            (result,) = evaluation.gathered(LAYERS[0], ["cond"], (rows[visit : visit + 1],))
             expected = random(2, TOKENS, CHANNELS, seed=0)[visit]
             assert torch.equal(result[0], expected)

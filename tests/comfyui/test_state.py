@@ -475,12 +475,12 @@ def test_a_state_is_as_large_as_its_bank_was_estimated(clip, caplog):
 def test_a_state_holds_nothing_of_its_run(clip):
     """It is frozen: going on from it twice gives the same, and it is freed with the graph."""
     _, state = clip.paint(0, 3)
-    before = {key: dict(frames) for key, frames in state.kept.items()}
+    before = {key: dict(frames) for key, frames in state.stored.items()}
     assert torch.equal(clip.paint(3, state=state)[0], clip.paint(3, state=state)[0])
-    assert {key: dict(frames) for key, frames in state.kept.items()} == before
+    assert {key: dict(frames) for key, frames in state.stored.items()} == before
     with pytest.raises(dataclasses.FrozenInstanceError):
         state.frames = 0
-    kept = weakref.ref(next(iter(next(iter(state.kept.values())).values()))[0].values)
+    kept = weakref.ref(next(iter(next(iter(state.stored.values())).values()))[0].values)
     del state, before
     gc.collect()
     assert kept() is None

@@ -178,9 +178,10 @@ def patch_own(real, frames_per_batch: int = 0):
 
     from crossframe.attention.references import Own
     from crossframe.hosts.comfy.attach import attach_settings
-    from crossframe.hosts.comfy.model.settings import KEY
+    from crossframe.hosts.comfy.model.carried import settings_of
 
-    settings = patch(real, layers="all", frames_per_batch=frames_per_batch).model_options[KEY]
+    patched = patch(real, layers="all", frames_per_batch=frames_per_batch)
+    settings = settings_of(patched.model_options)
     return attach_settings(real, dataclasses.replace(settings, policy=Own()))
 
 

@@ -10,7 +10,6 @@ import torch
 
 from ..errors import BadInputError
 
-NODE = "CrossFrameDemoModel"
 DEMO = Path(__file__).parents[3] / "demo"
 FOLDER = DEMO / "model"
 CLIP_FILE = DEMO / "clip" / "shapes.mp4"
@@ -20,15 +19,15 @@ DTYPE = torch.float32  # of the model on every device
 class DamagedModelError(BadInputError):
     """The files of the demo are not those that came with the pack."""
 
-    def __init__(self, problem: str, node: str = NODE) -> None:
-        # The node has no input to name.
-        ValueError.__init__(self, f"{node}: {problem} Reinstall the pack.")
+    def __init__(self, problem: str) -> None:
+        super().__init__("", problem, "Reinstall the pack.")
+        self.args = (f"{problem} Reinstall the pack.",)  # the nodes have no input to name
 
 
-def check_exists(file: Path, node: str = NODE) -> None:
+def check_exists(file: Path) -> None:
     """Raise DamagedModelError if there is no such file."""
     if not file.is_file():
-        raise DamagedModelError(f"the file {file} is missing.", node)
+        raise DamagedModelError(f"the file {file} is missing.")
 
 
 def read_config(file: Path) -> dict:

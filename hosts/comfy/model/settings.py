@@ -11,7 +11,7 @@ from ....attention.references import Policy, policy_name
 from .unet import Attn1
 
 NODE = "CrossFrameAttention"
-# Where settings lie in model options, and a run or an evaluation in transformer options.
+# The slot in transformer options; see `carried.py`.
 KEY = "crossframe"
 # Where hidden states are kept, as the node calls it; None is the device that computes them.
 BANK_DEVICES = {"with the model": None, "system memory": torch.device("cpu")}

@@ -28,7 +28,7 @@ class Attn1(NamedTuple):
         return height * width
 
 
-def self_attention_layers(model, layer_set: LayerSet, node: str) -> list[Attn1]:
+def self_attention_layers(model, layer_set: LayerSet) -> list[Attn1]:
     """List the self-attention layers of a MODEL that belong to a layer set.
 
     Raises BadInputError, naming the model family, if the model is no image U-Net with
@@ -38,14 +38,12 @@ def self_attention_layers(model, layer_set: LayerSet, node: str) -> list[Attn1]:
     family = type(model.model).__name__
     if not isinstance(unet, UNetModel):
         raise BadInputError(
-            node,
             "model",
             f"{family} has no U-Net self-attention (attn1) to work on.",
             "Use a Stable Diffusion 1.x, 2.x or SDXL checkpoint.",
         )
     if any(isinstance(module, SpatialVideoTransformer) for module in unet.modules()):
         raise BadInputError(
-            node,
             "model",
             f"{family} is a video model and already attends across frames.",
             "Use an image checkpoint (Stable Diffusion 1.x, 2.x or SDXL).",
@@ -53,7 +51,6 @@ def self_attention_layers(model, layer_set: LayerSet, node: str) -> list[Attn1]:
     layers = [attn1 for attn1 in _walk(unet) if attn1.layer in layer_set]
     if not layers:
         raise BadInputError(
-            node,
             "layers",
             f"{family} has no self-attention in the layers '{layer_set.name}'.",
             "Choose 'all'.",

@@ -10,8 +10,9 @@ The model is not run. Everything is tried on copies (see `rebuild.py`), so that 
 """
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import is_
 from typing import Any
@@ -100,7 +101,7 @@ class Verdict:
     untried: tuple[str, ...] = ()
 
 
-def check_guidance(guider, model_options: dict, clip: Clip, node: str) -> Verdict:
+def check_guidance(guider, model_options: dict, clip: Clip) -> Verdict:
     """Refuse, by its owner's name, what does not treat frames alike.
 
     guider: as it is while it samples. model_options: that it samples with. Raises BadInputError.
@@ -120,18 +121,17 @@ def check_guidance(guider, model_options: dict, clip: Clip, node: str) -> Verdic
             for cut in (False, True)
         ]
         if all(alone):
-            raise _refusal(owner_of(function), node)
+            raise _refusal(owner_of(function))
         if False not in alone:
             untried.append(owner_of(function))
     if _mixes(guider, model_options, clip, True):
-        raise _refusal(type(guider).__name__, node)
+        raise _refusal(type(guider).__name__)
     return Verdict(True, tuple(untried) or (type(guider).__name__,))
 
 
-def _refusal(owner: str, node: str) -> BadInputError:
+def _refusal(owner: str) -> BadInputError:
     return BadInputError(
-        node,
-        "model" if node == "CrossFrameKSampler" else "guider",
+        "model",
         f"{owner} does not treat the frames of a clip alike: it weighs them by their number or "
         "by what the other frames are, and frame by frame it sees one frame at a time.",
         f"Sample with a stock sampler node, where {owner} sees all frames at every step, or "
@@ -197,8 +197,12 @@ def _mixes(guider, model_options: dict, clip: Clip, cut: bool) -> bool | None:
     try:
         together = _together(guider, model_options, clip, cut)
         alone = _one_after_another(guider, model_options, clip, cut)
+    except _RemembersError:
+        return True
     except Exception:  # other packs' code, which may want anything that is not there
         return None
+    if together.shape != alone.shape:
+        return True
     tolerance = TOLERANCE * float(together.nan_to_num().std())
     return not torch.allclose(together, alone, rtol=0, atol=tolerance, equal_nan=True)
 
@@ -221,10 +225,23 @@ def _one_after_another(guider, model_options: dict, clip: Clip, cut: bool) -> Te
     return torch.cat(outcomes, dim=1)
 
 
-def _held(options: dict, rows: Sequence[int], clip: Clip, cut: bool):
-    """Let functions hold the rows of some frames, if they are to be cut."""
+class _RemembersError(Exception):
+    """A function has put something of its own where it holds rows, and so they are no rows."""
+
+
+@contextmanager
+def _held(options: dict, rows: Sequence[int], clip: Clip, cut: bool) -> Iterator[None]:
+    """Let functions hold the rows of some frames, if they are to be cut.
+
+    Raises _RemembersError if a function replaces what it holds: a running average, for instance,
+    may have as many rows as the clip after an earlier sampling, and belongs to that sampling.
+    """
     places = places_of_guidance(options) if cut else []
-    return holding(places, rows_of(rows, clip.frames))
+    with holding(places, rows_of(rows, clip.frames)):
+        held = [place.get() for place in places]
+        yield
+        if any(place.get() is not before for place, before in zip(places, held)):
+            raise _RemembersError
 
 
 def _levels(guider, options: dict, clip: Clip, x: Tensor, numbers: Sequence[int]) -> Tensor:
@@ -244,7 +261,8 @@ def _apart(guider, model_options: dict) -> tuple[Any, dict]:
     inside = model_options.get("transformer_options", {})
     options = {name: copying.of(model_options[name]) for name in GUIDANCE if name in model_options}
     patches = {name: copying.of(value) for name, value in inside.items() if name != KEY}
-    options = {**model_options, **options, "transformer_options": {**patches, KEY: Trial()}}
+    carried = replace(inside[KEY], run=None, evaluation=None, trial=Trial())
+    options = {**model_options, **options, "transformer_options": {**patches, KEY: carried}}
     twin = copy.copy(guider)
     for name, value in vars(guider).items():
         if name not in _WHOLE:

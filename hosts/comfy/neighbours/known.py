@@ -176,19 +176,18 @@ NEIGHBOURS = (
 )
 
 
-def check_neighbours(guider, way: str, clip: int, node: str) -> None:
+def check_neighbours(guider, way: str, clip: int) -> None:
     """Refuse what a node behind the guider cannot do in a way of working.
 
     clip: frames in the clip. Raises BadInputError.
     """
     for neighbour in NEIGHBOURS:
         if way in neighbour.refused and neighbour.found(guider):
-            raise BadInputError(node, neighbour.input, neighbour.problem, neighbour.fix)
+            raise BadInputError(neighbour.input, neighbour.problem, neighbour.fix)
     if way == PER_STEP:
         return
     for owner in _holders_of_rows(guider, clip):
         raise BadInputError(
-            node,
             "model",
             f"{owner} holds numbers that may be one row for each of the {clip} frames, or "
             "something else of which there are as many; so it cannot be told which of them "

@@ -42,9 +42,9 @@ _POSITION = {"norm": 2, "vector_norm": 2, "matrix_norm": 2, "quantile": 2, "topk
 class RowsTogether:
     """Called with every torch function that a sampler calls; refuses those that mix rows."""
 
-    def __init__(self, sampler: str, shape: Sequence[int], node: str) -> None:
-        """sampler: its name. shape: of the latent, (rows, ...). node: id, for errors."""
-        self.sampler, self.shape, self.node = sampler, tuple(shape), node
+    def __init__(self, sampler: str, shape: Sequence[int]) -> None:
+        """sampler: its name. shape: of the latent, (rows, ...)."""
+        self.sampler, self.shape = sampler, tuple(shape)
 
     def __call__(self, function: Callable, args: tuple, kwargs: dict) -> None:
         """Raise BadInputError if the function takes the rows of a latent together."""
@@ -53,8 +53,7 @@ class RowsTogether:
             return
         if self._takes_rows_together(name, args, kwargs):
             raise BadInputError(
-                self.node,
-                "sampler_name" if self.node == "CrossFrameKSampler" else "sampler",
+                "sampler",
                 f"{self.sampler} takes the {name} of all frames of the clip together, and frame "
                 "by frame it sees one frame at a time.",
                 "Use a stock sampler node with the same MODEL, which has all frames at every "

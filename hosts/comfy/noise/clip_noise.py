@@ -69,17 +69,16 @@ def is_one_noise(noise: torch.Tensor) -> bool:
     return len(noise) > 1 and bool((noise == noise[:1]).all() and noise.any())
 
 
-def noise_from(noise, latent: dict, first: int, node: str) -> torch.Tensor:
+def noise_from(noise, latent: dict, first: int) -> torch.Tensor:
     """What a NOISE draws for frames of a clip, (frames, channels, height, width).
 
     first: number of the first frame. A latent that says itself which frames it holds
-    (`batch_index`) is left at that. node: id of the node, for errors.
+    (`batch_index`) is left at that.
     Raises BadInputError if there is neither one row of noise nor one for every frame.
     """
     frames = latent["samples"].shape[0]
     if "batch_index" in latent and len(latent["batch_index"]) != frames:
         raise BadInputError(
-            node,
             "latent_image",
             f"its batch_index names {len(latent['batch_index'])} frames, and it holds {frames}.",
             "Take it from a node that keeps both together, such as LatentFromBatch.",
@@ -89,7 +88,6 @@ def noise_from(noise, latent: dict, first: int, node: str) -> torch.Tensor:
         return drawn.repeat(frames, *[1] * (drawn.ndim - 1))
     if drawn.shape[0] != frames:
         raise BadInputError(
-            node,
             "noise",
             f"it has {drawn.shape[0]} rows for a clip of {frames} frames.",
             f"Give 1 for all frames, or {frames}.",

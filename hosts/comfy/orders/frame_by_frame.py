@@ -1,7 +1,8 @@
 """Sample the frames of a clip one after another: the first STOREs, later ones LOAD.
 
-One guider samples every frame, each time with that frame's latent, noise, mask and conds;
-a `Run` carries what frames leave for later frames from one sampling to the next.
+One guider samples every frame, each time with that frame's latent, noise, mask and conds; a
+`ComfyRun` carries what frames leave for later frames from one sampling to the next. Frames that
+need one another (a group, see `attention/painting_order.py`) are sampled together.
 """
 
 import copy
@@ -13,183 +14,202 @@ import comfy.model_management
 import torch
 from comfy.model_patcher import create_model_options_clone
 from comfy.samplers import resolve_areas_and_cond_masks_multidim
+from torch import Tensor
 
 from ....attention.bank import readable_size
-from ..errors import BadInputError
-from ..model.settings import KEY, NODE
-from ..neighbours.known import FRAME_BY_FRAME
+from ....latents.operations import KeepPictures, StepOperation
+from ..model.carried import carrying
 from ..noise.clip_noise import mask_noise, with_mask_noise
-from ..noise.sampler_noise import function_name
 from ..page.progress import FrameProgress
-from ..rows.conditions import ControlCopies, check_rows, conds_of_frames
+from ..rows.conditions import ControlCopies, conds_of_frames
 from ..rows.default_prompts import with_clip_masks
 from ..rows.hook_keyframes import HookKeyframes
-from ..run.bank_size import expected_size, true_size
-from ..run.comfy_run import ComfyRun, new_run, options_with_run
+from ..rows.places import in_order, take
+from ..run.bank_size import BankSize, expected_size, true_size
+from ..run.comfy_run import ComfyRun, new_run
 from ..run.failures import explained
 from ..state.comfy_state import ComfyState, Origin
 from ..state.continuation import NOTHING, Continuation
-from ..state.record import Record
-from .per_step import check_sampling
+from ..state.record import Finished, Record, Taken
+from .checks import check_frame_by_frame
 
 log = logging.getLogger("crossframe")
 
 
 @dataclass(frozen=True)
-class Painted:
+class Clip:
+    """What is sampled.
+
+    noise, latent: (frames, channels, height, width). mask: where the latent is painted, None or
+    (rows, 1, height, width) with one row for all frames or one per frame. numbers: of the frames
+    in the whole clip, None if they follow those of the state. one_noise: whether all frames share
+    their noise, and what the sampler adds to it.
+    """
+
+    noise: Tensor
+    latent: Tensor
+    mask: Tensor | None = None
+    numbers: Sequence[int] | None = None
+    one_noise: bool = False
+
+    @property
+    def frames(self) -> int:
+        """How many frames it has."""
+        return len(self.latent)
+
+    def mask_of(self, places: Sequence[int]) -> Tensor | None:
+        """Return the rows of the mask for some frames, or the one row that all frames share."""
+        return self.mask if self.mask is None or len(self.mask) == 1 else take(self.mask, places)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How it is sampled: ComfyUI's GUIDER, SAMPLER and SIGMAS, and a seed.
+
+    The guider's MODEL carries cross-frame attention; the guider is left as it is.
+    """
+
+    guider: object
+    sampler: object
+    sigmas: Tensor
+    seed: int
+
+
+@dataclass(frozen=True)
+class SampledFrames:
     """Finished frames, like the latent they come from, and what they leave.
 
     x0: the last denoised estimates, None if the sampler shows none. state: None unless wanted.
     report: what was done and what it took, in words.
     """
 
-    samples: torch.Tensor
-    x0: torch.Tensor | None
+    samples: Tensor
+    x0: Tensor | None
     state: ComfyState | None
     report: str
 
 
 def sample_frames(
-    guider,
-    noise,
-    latent,
-    sampler,
-    sigmas,
-    noise_mask,
-    seed: int,
-    node: str,
-    going: Continuation = NOTHING,
+    clip: Clip,
+    sampling: Sampling,
+    continuation: Continuation = NOTHING,
     record: Record | None = None,
-    numbers: Sequence[int] | None = None,
-    one_noise: bool = False,
-) -> Painted:
+) -> SampledFrames:
     """Sample the frames of a latent one by one.
 
-    guider: a GUIDER whose MODEL carries cross-frame attention; it is left as it is.
-    noise, latent: (frames, channels, height, width). noise_mask: None, or (..., height, width)
-    with one row for all frames or one per frame. node: id of the node, for errors. record:
-    where finished frames are kept until all are, and those of an interrupted run are found.
-    numbers: of the frames in the whole clip, if they do not follow those of the state.
-    one_noise: whether all frames share their noise, and what the sampler adds to it.
-    Raises BadInputError before any sampling.
+    record: where finished frames are kept until all are finished, and where those of an
+    interrupted run are found. Raises BadInputError before any sampling.
     """
-    if noise_mask is not None:  # rows of masks come in as many shapes as there are nodes
-        noise_mask = noise_mask.reshape(-1, 1, *noise_mask.shape[-2:])
-    _check(guider, latent, sampler, noise_mask, node)
-    frames = latent.shape[0]
-    origin = None
-    if going.has_origin or record is not None:
-        origin = Origin.of(guider, noise, sampler, sigmas)
-    done, going = record.found(going, origin) if record is not None else ([], going)
-    run = new_run(
-        guider,
-        noise,
-        node=node,
-        one_frame=True,
-        going=going,
-        origin=origin,
-        one_noise=one_noise,
-        numbers=numbers,
-    )
-    if going.reference_only:
-        run.pictures = latent
-    conds = _clip_conds(guider, latent)
-    keyframes = HookKeyframes(conds.values())
-    own_noise = None
-    if noise_mask is not None:
-        own_noise = mask_noise(sampler, seed, latent, run.offset)
-    bank = expected_size(run, guider, sampler, sigmas, latent)
-    run.expect_bank(bank.nbytes)
+    check_frame_by_frame(sampling.guider, clip.latent, sampling.sampler, clip.mask)
+    run, taken = _begin(clip, sampling, continuation, record)
+    finished = [] if taken is None else [*taken.finished]
+    bank = expected_size(run, sampling.guider, sampling.sampler, sampling.sigmas, clip.latent)
+    run.memory.expect_bank(bank.nbytes)
     log.info(
         "Cross-frame attention: %d frames one after another, bank of %s %s in %d layers.",
-        frames,
+        clip.frames,
         "up to" if bank.counted else "about",
         readable_size(bank.nbytes),
-        len(run.settings.layers),
+        len(run.facts.settings.layers),
     )
-    progress = FrameProgress(guider.model_patcher, frames, max(len(sigmas) - 1, 0))
-    samples, denoised = [samples for samples, _ in done], [x0 for _, x0 in done]
+    painter = _Painter(clip, sampling, run)
     try:
-        for row in range(len(done), frames):
-            with explained(node):
-                run.start_frame(run.offset + row)
-            keyframes.restore()
-            rows = slice(row, row + 1)
-            progress.start_frame(row)
-            sample = _frame_guider(guider, run, conds).sample(
-                noise[rows],
-                latent[rows],
-                sampler if own_noise is None else with_mask_noise(sampler, own_noise[rows]),
-                sigmas.clone(),  # some samplers write into it
-                denoise_mask=_mask_rows(noise_mask, rows),
-                callback=progress.step,
-                disable_pbar=True,
-                seed=seed,
-            )
+        for _ in range(len(finished), len(run.facts.order.groups)):
+            finished.append(painter.paint_group())
             bank = true_size(bank, run)
-            samples.append(sample.to(comfy.model_management.intermediate_device()))
-            denoised.append(None if progress.x0 is None else progress.x0.cpu())
-            if record is not None and row + 1 < frames:
-                record.add((samples[-1], denoised[-1]), run)
+            if record is not None and len(finished) < len(run.facts.order.groups):
+                record.add(finished[-1], run.lead, run.facts.origin)
     finally:
-        progress.close()
-    held = f"the bank held at most {readable_size(run.peak_bytes)}"
-    log.info("Cross-frame attention: %s.", held)
-    shown = all(x0 is not None for x0 in denoised)
-    return Painted(
-        torch.cat(samples),
-        torch.cat(denoised) if shown else None,
-        run.leave() if going.carry else None,
-        _report(run, f"{held} ({readable_size(bank.nbytes)} expected)"),
+        painter.close()
+    return _outcome(run, finished, bank, continuation.carry)
+
+
+def _begin(
+    clip: Clip, sampling: Sampling, continuation: Continuation, record: Record | None
+) -> tuple[ComfyRun, Taken | None]:
+    """Begin a run, and find what is taken up of one that was interrupted."""
+    origin = taken = None
+    if continuation.has_origin or record is not None:
+        origin = Origin.of(sampling.guider, clip.noise, sampling.sampler, sampling.sigmas)
+    if record is not None:
+        taken = record.found(continuation.first, origin)
+    operations: tuple[StepOperation, ...] = ()
+    if continuation.reference_only:
+        model = sampling.guider.model_patcher.model
+        operations = (KeepPictures(model.process_latent_in(clip.latent)),)
+    run = new_run(
+        sampling.guider,
+        clip.noise,
+        one_frame=True,
+        continuation=continuation,
+        origin=origin,
+        one_noise=clip.one_noise,
+        numbers=clip.numbers,
+        taken=taken,
+        operations=operations,
     )
+    return run, taken
 
 
-def _report(run: ComfyRun, held: str) -> str:
-    """What was done, in words. held: what the bank held."""
-    untried = "".join(
-        f"\nIt could not be tried whether {owner} treats the frames of a clip alike."
-        for owner in run.untried
-    )
-    missed = ""
-    if run.missed:
-        missed = (
-            "\nSome prompts found nothing to look at, since they were not run in the same places "
-            "at the same steps before; there frames looked at themselves."
+class _Painter:
+    """Samples one group of frames after another."""
+
+    def __init__(self, clip: Clip, sampling: Sampling, run: ComfyRun) -> None:
+        self.clip, self.sampling, self.run = clip, sampling, run
+        self._conds = _clip_conds(sampling.guider, clip.latent)
+        self._keyframes = HookKeyframes(self._conds.values())
+        self._mask_noise = None
+        if clip.mask is not None:
+            first = run.facts.order.start
+            self._mask_noise = mask_noise(sampling.sampler, sampling.seed, clip.latent, first)
+        steps = max(len(sampling.sigmas) - 1, 0)
+        done = sum(map(len, run.facts.order.groups[: run.core.done]))
+        self._progress = FrameProgress(sampling.guider.model_patcher, clip.frames, steps, done)
+
+    def paint_group(self) -> Finished:
+        """Sample the next group; return its latents and its last denoised estimates."""
+        run, clip = self.run, self.clip
+        with explained():
+            places = run.facts.places(run.lead.next_group())
+        self._keyframes.restore()
+        self._progress.start_frames(len(places))
+        samples = self._guider().sample(
+            take(clip.noise, places),
+            take(clip.latent, places),
+            self._sampler(places),
+            self.sampling.sigmas.clone(),  # some samplers write into it
+            denoise_mask=clip.mask_of(places),
+            callback=self._progress.step,
+            disable_pbar=True,
+            seed=self.sampling.seed,
         )
-    count = "1 frame" if run.rows == 1 else f"{run.rows} frames"
-    return f"{count}, {run.settings}; {held}{untried}{missed}"
+        x0 = self._progress.x0
+        samples = samples.to(comfy.model_management.intermediate_device())
+        return samples, None if x0 is None else x0.cpu()
+
+    def close(self) -> None:
+        """Let go of the console's line."""
+        self._progress.close()
+
+    def _sampler(self, places: Sequence[int]):
+        """Return the SAMPLER, with the noise of these frames for the area outside of the mask."""
+        if self._mask_noise is None:
+            return self.sampling.sampler
+        return with_mask_noise(self.sampling.sampler, take(self._mask_noise, places))
+
+    def _guider(self):
+        """Return a copy of the guider with the run, and the current frames' rows of its conds."""
+        run, guider = self.run, self.sampling.guider
+        single = copy.copy(guider)
+        conds, places = self._conds, run.facts.places(run.lead.frames)
+        parts = conds_of_frames(list(conds.values()), places, run.facts.rows, ControlCopies())
+        single.original_conds = dict(zip(conds, parts))
+        single.model_options = carrying(create_model_options_clone(guider.model_options), run=run)
+        return single
 
 
-def _mask_rows(noise_mask, rows: slice):
-    """A frame's row of the noise mask, or the one row that all frames share."""
-    if noise_mask is None or len(noise_mask) == 1:
-        return noise_mask
-    return noise_mask[rows]
-
-
-def _check(guider, latent, sampler, noise_mask, node: str) -> None:
-    if KEY not in guider.model_options:
-        raise BadInputError(
-            node,
-            "model" if node == "CrossFrameKSampler" else "guider",
-            "its MODEL carries no cross-frame attention.",
-            f"Put a {NODE} node before it.",
-        )
-    check_sampling(guider, guider.original_conds, latent, FRAME_BY_FRAME, node)
-    if noise_mask is not None:
-        check_rows(noise_mask.shape[0], latent.shape[0], "noise masks", node, "latent_image")
-    if function_name(getattr(sampler, "sampler_function", None)) == "dpm_adaptive_function":
-        raise BadInputError(
-            node,
-            "sampler_name" if node == "CrossFrameKSampler" else "sampler",
-            "dpm_adaptive chooses steps for each frame anew, so frames have no steps in common.",
-            "Choose another sampler, or use a stock sampler node with the same MODEL: there "
-            "all frames share their steps.",
-        )
-
-
-def _clip_conds(guider, latent) -> dict[str, list[dict]]:
-    """The guider's conds with areas and masks worked out over the whole clip.
+def _clip_conds(guider, latent: Tensor) -> dict[str, list[dict]]:
+    """Return the guider's conds with areas and masks worked out over the whole clip.
 
     A cond area that follows the bounds of its masks must be the same for every frame.
     """
@@ -204,11 +224,33 @@ def _clip_conds(guider, latent) -> dict[str, list[dict]]:
     return clip
 
 
-def _frame_guider(guider, run: ComfyRun, conds: dict[str, list[dict]]):
-    """A copy of the guider with the run's current frame's rows of its conds, and the run."""
-    single = copy.copy(guider)
-    frames = run.rows_of(range(run.frame, run.frame + 1))
-    parts = conds_of_frames(list(conds.values()), frames, run.rows, ControlCopies())
-    single.original_conds = dict(zip(conds, parts))
-    single.model_options = options_with_run(create_model_options_clone(guider.model_options), run)
-    return single
+def _outcome(
+    run: ComfyRun, finished: Sequence[Finished], bank: BankSize, carry: bool
+) -> SampledFrames:
+    """Return the frames in the order of the clip, and what they leave."""
+    places = [frame for group in run.facts.order.groups for frame in group]
+    samples = in_order(torch.cat([samples for samples, _ in finished]), places)
+    x0 = None
+    if all(x0 is not None for _, x0 in finished):
+        x0 = in_order(torch.cat([x0 for _, x0 in finished]), places)
+    held = f"the bank held at most {readable_size(run.core.peak_bytes)}"
+    log.info("Cross-frame attention: %s.", held)
+    state = run.leave() if carry else None
+    held = f"{held} ({readable_size(bank.nbytes)} expected)"
+    return SampledFrames(samples, x0, state, _report(run, held))
+
+
+def _report(run: ComfyRun, held: str) -> str:
+    """Say what was done. held: what the bank held."""
+    untried = "".join(
+        f"\nIt could not be tried whether {owner} treats the frames of a clip alike."
+        for owner in (run.verdict.untried if run.verdict is not None else ())
+    )
+    missed = ""
+    if run.core.has_missed:
+        missed = (
+            "\nSome prompts found nothing to look at, since they were not run in the same places "
+            "at the same steps before; there frames looked at themselves."
+        )
+    count = "1 frame" if run.facts.rows == 1 else f"{run.facts.rows} frames"
+    return f"{count}, {run.facts.settings}; {held}{untried}{missed}"

@@ -7,14 +7,14 @@ import comfy.sample
 import comfy.samplers
 import torch
 
-from ..model.settings import KEY
+from ..model.carried import settings_of
 from ..noise.clip_noise import ClipNoise, SeededNoise, clip_noise, is_one_noise, noise_from
 from ..page.notes import Notes
 from ..page.scenes import unreached_scenes
 from ..state.comfy_state import ComfyState
 from ..state.continuation import NOTHING, Continuation, with_state_of_model
 from ..state.record import open_record
-from .frame_by_frame import sample_frames
+from .frame_by_frame import Clip, Sampling, sample_frames
 
 ON, OFF = "enable", "disable"  # as the stock KSamplerAdvanced calls them
 LAST_STEP = 10000  # the most steps that there are, as there
@@ -46,6 +46,19 @@ class NoNoise:
         return torch.zeros_like(latent["samples"], device="cpu")
 
 
+@dataclass(frozen=True)
+class Stage:
+    """Which steps a KSampler node takes, and what it does with noise before and after them.
+
+    The fields are the inputs that the stock KSamplerAdvanced has and KSampler has not.
+    """
+
+    add_noise: str = ON
+    start_at_step: int = 0
+    end_at_step: int = LAST_STEP
+    return_with_leftover_noise: str = OFF
+
+
 def sample_ksampler(
     model,
     seed,
@@ -58,12 +71,9 @@ def sample_ksampler(
     latent,
     denoise,
     frame_noise,
-    going: Continuation = NOTHING,
-    executed=None,
-    add_noise: str = ON,
-    start_at_step: int = 0,
-    end_at_step: int = LAST_STEP,
-    return_with_leftover_noise: str = OFF,
+    continuation: Continuation = NOTHING,
+    resuming_node=None,
+    stage: Stage = Stage(),
 ) -> Sampled:
     """Do what the stock KSampler and KSamplerAdvanced do, frame by frame.
 
@@ -75,13 +85,12 @@ def sample_ksampler(
     schedule = comfy.samplers.KSampler(
         model, steps, model.load_device, sampler_name, scheduler, denoise, model.model_options
     )
-    leftover = return_with_leftover_noise == ON
-    sigmas = part_of(schedule.sigmas, start_at_step, end_at_step, leftover)
+    leftover = stage.return_with_leftover_noise == ON
+    sigmas = part_of(schedule.sigmas, stage.start_at_step, stage.end_at_step, leftover)
     sampler = comfy.samplers.sampler_object(sampler_name)
-    noise = clip_noise(SeededNoise(seed) if add_noise == ON else NoNoise(seed), frame_noise)
-    sampled = sample_custom(
-        noise, guider, sampler, sigmas, latent, "CrossFrameKSampler", going, executed
-    )
+    source = SeededNoise(seed) if stage.add_noise == ON else NoNoise(seed)
+    noise = clip_noise(source, frame_noise)
+    sampled = sample_custom(noise, guider, sampler, sigmas, latent, continuation, resuming_node)
     samples = as_intermediate(sampled.output["samples"])
     return replace(sampled, output={**sampled.output, "samples": samples})
 
@@ -113,61 +122,68 @@ def sample_custom(
     sampler,
     sigmas,
     latent: dict,
-    node: str,
-    going: Continuation = NOTHING,
-    executed=None,
+    continuation: Continuation = NOTHING,
+    resuming_node=None,
 ) -> Sampled:
     """Do what the stock SamplerCustomAdvanced does, frame by frame.
 
-    executed: the class that ComfyUI executes, if finished frames are to outlive an interruption.
+    resuming_node: the class that ComfyUI executes, if finished frames are to outlive an
+    interruption; otherwise None.
     """
-    latent = latent.copy()
-    model = guider.model_patcher
-    ratio = latent.pop("downscale_ratio_spacial", None)
-    latent.pop("downscale_ratio_temporal", None)
-    latent["samples"] = comfy.sample.fix_empty_latent_channels(model, latent["samples"], ratio)
-    going = with_state_of_model(guider, going, node)
-    drawn = noise_from(noise, latent, going.first, node)
-    mask = latent.get("noise_mask")
-    record, notes = None, Notes(executed)
-    if executed is not None:
-        contents = (drawn, latent["samples"], mask, sigmas, noise.seed, _about(going.state))
-        record = open_record(executed, guider, contents, notes)
-    painted = sample_frames(
-        guider,
-        drawn,
-        latent["samples"],
-        sampler,
-        sigmas,
-        mask,
-        noise.seed,
-        node,
-        going,
-        record,
-        one_noise=isinstance(noise, ClipNoise) or is_one_noise(drawn),
-        numbers=latent.get("batch_index"),
-    )
+    latent = _prepared(latent, guider.model_patcher)
+    continuation = with_state_of_model(guider, continuation)
+    clip = _clip(noise, latent, continuation.first)
+    sampling = Sampling(guider, sampler, sigmas, noise.seed)
+    notes, record = Notes(resuming_node), None
+    if resuming_node is not None:
+        mask, state = latent.get("noise_mask"), _contents(continuation.state)
+        contents = (clip.noise, clip.latent, mask, sigmas, noise.seed, state)
+        record = open_record(resuming_node, guider, contents, notes)
+    sampled = sample_frames(clip, sampling, continuation, record)
     if record is not None:
         record.discard()
     # Where frames are only looked at, samplers may still leave some of the noise in them.
-    samples = latent["samples"] if going.reference_only else painted.samples
-    output = {**latent, "samples": samples.to(painted.samples)}
-    denoised = output
-    if painted.x0 is not None:
-        denoised = {**latent, "samples": model.model.process_latent_out(painted.x0)}
-    policy = going.policy(guider.model_options[KEY].policy)
-    unreached = unreached_scenes(policy, going.first + len(painted.samples))
-    report = (painted.report, *notes.lines, *filter(None, [unreached]))
-    return Sampled(output, denoised, painted.state, report)
+    samples = clip.latent if continuation.reference_only else sampled.samples
+    output = denoised = {**latent, "samples": samples.to(sampled.samples)}
+    if sampled.x0 is not None:
+        x0 = guider.model_patcher.model.process_latent_out(sampled.x0)
+        denoised = {**latent, "samples": x0}
+    policy = continuation.policy(settings_of(guider.model_options).policy)
+    unreached = unreached_scenes(policy, continuation.first + clip.frames)
+    report = (sampled.report, *notes.lines, *filter(None, [unreached]))
+    return Sampled(output, denoised, sampled.state, report)
 
 
-def _about(state: ComfyState | None) -> list | None:
-    """What tells one state from another: all it holds."""
+def _prepared(latent: dict, model) -> dict:
+    """Return a LATENT with as many channels as a model needs, as the stock nodes make it."""
+    latent = latent.copy()
+    ratio = latent.pop("downscale_ratio_spacial", None)
+    latent.pop("downscale_ratio_temporal", None)
+    latent["samples"] = comfy.sample.fix_empty_latent_channels(model, latent["samples"], ratio)
+    return latent
+
+
+def _clip(noise, latent: dict, first: int) -> Clip:
+    """Return the clip in a LATENT with its noise. first: number of its first frame."""
+    drawn, mask = noise_from(noise, latent, first), latent.get("noise_mask")
+    if mask is not None:  # rows of masks come in as many shapes as there are nodes
+        mask = mask.reshape(-1, 1, *mask.shape[-2:])
+    return Clip(
+        drawn,
+        latent["samples"],
+        mask,
+        numbers=latent.get("batch_index"),
+        one_noise=isinstance(noise, ClipNoise) or is_one_noise(drawn),
+    )
+
+
+def _contents(state: ComfyState | None) -> list | None:
+    """Return what tells one state from another: all that it holds."""
     if state is None:
         return None
     kept = [
         [str(key), frame, [stored.values for stored in tokens]]
-        for key, frames in state.kept.items()
+        for key, frames in state.stored.items()
         for frame, tokens in frames.items()
     ]
     return [state.frames, state.scene, state.noise_levels, kept]

@@ -9,9 +9,10 @@ from tqdm.auto import tqdm
 class FrameProgress:
     """One bar over frames x steps, with previews of the frame in work."""
 
-    def __init__(self, model_patcher, frames: int, steps: int) -> None:
+    def __init__(self, model_patcher, frames: int, steps: int, done: int = 0) -> None:
+        """frames: of the clip. steps: of every frame. done: how many frames are finished."""
         self.steps, self.total = steps, frames * steps
-        self.frame = 0
+        self._done, self._running = done, 0
         self.x0: torch.Tensor | None = None
         self._previewer = latent_preview.get_previewer(
             model_patcher.load_device, model_patcher.model.latent_format
@@ -19,14 +20,15 @@ class FrameProgress:
         self._page = comfy.utils.ProgressBar(self.total)
         self._console = tqdm(total=self.total, disable=not comfy.utils.PROGRESS_BAR_ENABLED)
 
-    def start_frame(self, frame: int) -> None:
-        """Begin a frame; `x0` then holds its last denoised estimate, once there is one."""
-        self.frame, self.x0 = frame, None
+    def start_frames(self, frames: int) -> None:
+        """Begin some frames at once; `x0` then holds their last denoised estimates."""
+        self._done, self._running = self._done + self._running, frames
+        self.x0 = None
 
     def step(self, step: int, x0, x, total_steps: int) -> None:
         """Callback of ComfyUI's samplers, after each step of a frame."""
         self.x0 = x0
-        done = self.frame * self.steps + min(step + 1, self.steps)
+        done = self._done * self.steps + min(step + 1, self.steps) * self._running
         self._console.update(done - self._console.n)
         preview = None
         if self._previewer is not None:

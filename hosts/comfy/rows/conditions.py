@@ -16,6 +16,7 @@ import torch
 from comfy.controlnet import T2IAdapter
 
 from ..errors import BadInputError
+from .places import take
 
 
 class ControlCopies:
@@ -29,21 +30,24 @@ class ControlCopies:
     """
 
     def __init__(self) -> None:
-        self._frames: range | None = None
+        self._frames: tuple[int, ...] | None = None
         self._copies: dict[int, tuple[object, object]] = {}
 
-    def of(self, control, frames: range, clip: int):
-        """Return the copy of a ControlNet, and of those chained before it, for some frames."""
+    def of(self, control, frames: Sequence[int], clip: int):
+        """Return the copy of a ControlNet, and of those chained before it, for some frames.
+
+        frames: their places in the clip. clip: number of its frames.
+        """
         if picks_its_rows(control):
             return control
-        if frames != self._frames:
-            self._frames, self._copies = frames, {}
+        if tuple(frames) != self._frames:
+            self._frames, self._copies = tuple(frames), {}
         if id(control) not in self._copies:
             # The original is kept beside its copy so that its id cannot be given anew.
             self._copies[id(control)] = (control, self._copy(control, frames, clip))
         return self._copies[id(control)][1]
 
-    def _copy(self, control, frames: range, clip: int):
+    def _copy(self, control, frames: Sequence[int], clip: int):
         # copy.copy rather than control.copy(): it also takes what a sampling has already
         # prepared (timestep range, model sampling) and what subclasses add.
         twin = copy.copy(control)
@@ -82,11 +86,12 @@ def picks_its_rows(control) -> bool:
 
 
 def conds_of_frames(
-    conds: Sequence[list[dict] | None], frames: range, clip: int, controls: ControlCopies
+    conds: Sequence[list[dict] | None], frames: Sequence[int], clip: int, controls: ControlCopies
 ) -> list[list[dict] | None]:
     """Cut the rows of some frames out of conds, as ComfyUI has them while it samples.
 
-    conds: one list of cond dicts per cond index, or None. clip: frames in the clip.
+    conds: one list of cond dicts per cond index, or None. frames: places in the clip. clip:
+    number of its frames.
     """
     return [
         None if cond is None else [_cond_of_frames(entry, frames, clip, controls) for entry in cond]
@@ -94,7 +99,7 @@ def conds_of_frames(
     ]
 
 
-def _cond_of_frames(cond: dict, frames: range, clip: int, controls: ControlCopies) -> dict:
+def _cond_of_frames(cond: dict, frames: Sequence[int], clip: int, controls: ControlCopies) -> dict:
     cut = {key: _rows(value, frames, clip) for key, value in cond.items()}
     cut["model_conds"] = {
         key: _model_cond_rows(value, frames, clip) for key, value in cond["model_conds"].items()
@@ -104,7 +109,7 @@ def _cond_of_frames(cond: dict, frames: range, clip: int, controls: ControlCopie
     return cut
 
 
-def _model_cond_rows(model_cond, frames: range, clip: int):
+def _model_cond_rows(model_cond, frames: Sequence[int], clip: int):
     """Cut rows out of one of ComfyUI's COND wrappers around tensors."""
     value = model_cond.cond
     if isinstance(value, list):
@@ -113,10 +118,10 @@ def _model_cond_rows(model_cond, frames: range, clip: int):
     return model_cond if rows is value else model_cond._copy_with(rows)
 
 
-def _rows(value, frames: range, clip: int):
-    """Rows `frames` of a tensor that has one row per frame; anything else as it is."""
+def _rows(value, frames: Sequence[int], clip: int):
+    """Return the rows of some frames of a tensor with one row per frame; anything else as it is."""
     if isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] == clip > 1:
-        return value[frames.start : frames.stop]
+        return take(value, frames)
     return value
 
 
@@ -156,7 +161,7 @@ _USER_ROWS = {
 }
 
 
-def check_conditions(conds: dict[str, list[dict]], clip: int, node: str) -> None:
+def check_conditions(conds: dict[str, list[dict]], clip: int) -> None:
     """Refuse conditioning with neither one row nor one per frame.
 
     conds: cond dicts by input name, as a guider has them. clip: frames in the clip.
@@ -167,11 +172,11 @@ def check_conditions(conds: dict[str, list[dict]], clip: int, node: str) -> None
             for key, what in _USER_ROWS.items():
                 value = entry.get(key)
                 if isinstance(value, torch.Tensor) and not (key == "mask" and value.ndim == 2):
-                    check_rows(value.shape[0], clip, what, node, name)
-            _check_controls(entry.get("control"), clip, node, name)
+                    check_rows(value.shape[0], clip, what, name)
+            _check_controls(entry.get("control"), clip, name)
 
 
-def _check_controls(control, clip: int, node: str, name: str) -> None:
+def _check_controls(control, clip: int, name: str) -> None:
     """Check the hints of a chain of ControlNets. Raises BadInputError."""
     by_itself = False
     while control is not None:
@@ -182,7 +187,6 @@ def _check_controls(control, clip: int, node: str, name: str) -> None:
             by_itself = True
         elif by_itself and any(len(hint) > 1 for hint in hints):
             raise BadInputError(
-                node,
                 name,
                 "a ControlNet with one hint per frame is chained before one of "
                 "Advanced-ControlNet, which would give every batch the first hints.",
@@ -190,15 +194,14 @@ def _check_controls(control, clip: int, node: str, name: str) -> None:
             )
         else:
             for hint in hints:
-                check_rows(hint.shape[0], clip, "ControlNet hints", node, name)
+                check_rows(hint.shape[0], clip, "ControlNet hints", name)
         control = control.previous_controlnet
 
 
-def check_rows(rows: int, clip: int, what: str, node: str, name: str) -> None:
+def check_rows(rows: int, clip: int, what: str, name: str) -> None:
     """Raise BadInputError unless there is one row for all frames or one row per frame."""
     if rows not in (1, clip):
         raise BadInputError(
-            node,
             name,
             f"it has {rows} {what} for a clip of {clip} frames.",
             f"Give 1 for all frames, or {clip}.",

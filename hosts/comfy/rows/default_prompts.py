@@ -6,8 +6,12 @@ to, so the decision is made here for the whole clip: a default prompt that some 
 run for every frame, as a prompt whose mask is what the others leave.
 """
 
+from collections.abc import Sequence
+
 import comfy.samplers
 from torch import Tensor
+
+from .places import take
 
 # The key of a cond under which a frame's own mask has the mask of the whole clip beside it.
 CLIP_MASK = "crossframe_clip_mask"
@@ -34,7 +38,7 @@ def with_clip_masks(conds: list[dict], clip: int) -> list[dict]:
 
 
 def resolve_default_prompts(
-    conds: list[list[dict] | None], x: Tensor, timestep: Tensor, clip: int, frames: range
+    conds: list[list[dict] | None], x: Tensor, timestep: Tensor, clip: int, frames: Sequence[int]
 ) -> list[list[dict] | None]:
     """Make default prompts ordinary ones, decided over the clip.
 
@@ -50,11 +54,11 @@ def resolve_default_prompts(
     ]
 
 
-def _resolved(cond: list[dict], x: Tensor, timestep: Tensor, clip: int, frames: range):
+def _resolved(cond: list[dict], x: Tensor, timestep: Tensor, clip: int, frames: Sequence[int]):
     left = _left_uncovered(cond, x, timestep, clip)
     if not left.any():
         return [entry for entry in cond if "default" not in entry]
-    mask = left[frames.start : frames.stop]
+    mask = take(left, frames)
     return [_masked(entry, mask) if "default" in entry else entry for entry in cond]
 
 

@@ -14,6 +14,7 @@ import torch
 from ..model.owners import innermost, owner_of
 from ..model.settings import KEY
 from .held_tensors import Place, places_in
+from .places import take
 
 # What ComfyUI and this pack keep in transformer options for themselves.
 _OURS = frozenset({KEY, "sample_sigmas", "sigmas", "cond_or_uncond", "uuids", "ad_params"})
@@ -58,9 +59,7 @@ def rows_of(frames: Sequence[int], clip: int) -> Callable[[torch.Tensor], torch.
     def cut(tensor: torch.Tensor) -> torch.Tensor:
         if tensor.ndim < 3 or tensor.shape[0] != clip or clip == 1:
             return tensor
-        if isinstance(frames, range):
-            return tensor[frames.start : frames.stop]
-        return tensor[list(frames)]
+        return take(tensor, frames)
 
     return cut
 

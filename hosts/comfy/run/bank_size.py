@@ -10,7 +10,6 @@ from comfy.samplers import KSAMPLER
 from ....attention.bank import readable_size
 from ..model.own_code import holds_foreign_code, is_comfyuis
 from ..rows.conditions import conds_that_run
-from .budget import evaluation_bytes
 from .comfy_run import ComfyRun
 
 log = logging.getLogger("crossframe")
@@ -35,32 +34,33 @@ class BankSize:
 
 
 def expected_size(run: ComfyRun, guider, sampler, sigmas, latent) -> BankSize:
-    """The size of a run's bank, as far as it can be told before sampling.
+    """Return the size of a run's bank, as far as it can be told before sampling.
 
-    Exact where every cond runs in every evaluation over the whole frame; areas and
+    It is exact where every cond runs in every evaluation over the whole frame; areas and
     timestep ranges make it smaller, extra passes of other nodes (PAG, SAG) larger.
     """
     dtype = guider.model_patcher.model.get_dtype_inference()
     entries = sum(conds_that_run(guider).values())
-    per_evaluation = evaluation_bytes(run, entries, latent.shape, dtype)
-    if run.noise_levels:  # earlier frames have gone the same way
-        return BankSize(per_evaluation, sum(map(run.active, run.noise_levels)), True)
-    evaluations = count_evaluations(guider, sampler, sigmas, run.active)
+    per_evaluation = run.memory.evaluation_bytes(entries, latent.shape, dtype)
+    is_active, levels = run.facts.is_active, run.lead.noise_levels
+    if levels:  # earlier frames have gone the same way
+        return BankSize(per_evaluation, sum(map(is_active, levels)), True)
+    evaluations = count_evaluations(guider, sampler, sigmas, is_active)
     if evaluations is None:  # most samplers evaluate the model once per step
-        evaluations = sum(run.active(float(sigma)) for sigma in sigmas[:-1])
+        evaluations = sum(is_active(float(sigma)) for sigma in sigmas[:-1])
         return BankSize(per_evaluation, evaluations, False)
     return BankSize(per_evaluation, evaluations, True)
 
 
 def true_size(announced: BankSize, run: ComfyRun) -> BankSize:
-    """The size of a run's bank, after one of its frames; the run then asks for that much memory.
+    """Return the size of a run's bank, known after one of its frames; the run then asks for it.
 
-    Says so if it is another size than was announced.
+    It is said if it is another size than was announced.
     """
-    evaluations = sum(map(run.active, run.noise_levels))
+    evaluations = sum(map(run.facts.is_active, run.lead.noise_levels))
     size = BankSize(announced.per_evaluation, evaluations, True)
     if size.nbytes != announced.nbytes:
-        run.expect_bank(size.nbytes)
+        run.memory.expect_bank(size.nbytes)
         log.info(
             "Cross-frame attention: the bank will hold up to %s and not %s, since the sampler "
             "evaluates the model %d times for a frame and not %d times.",

@@ -4,11 +4,13 @@ What fits, ComfyUI's own memory estimate tells.
 """
 
 import math
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from itertools import chain, pairwise
+
+from ....attention.painting_order import Group
 
 # Many more at once are slower there, as they leave its caches, and take memory: docs/speed.md.
-FRAMES_ON_A_PROCESSOR = 8
+FRAMES_ON_A_CPU = 8
 # ComfyUI puts conds into one batch only if 1.5 times their estimate is free.
 HEADROOM = 1.5
 
@@ -16,10 +18,10 @@ HEADROOM = 1.5
 def fastest(device_type: str, frames: int) -> int:
     """The most frames, 1 to `frames`, beyond which a batch gets slower, however much would fit.
 
-    device_type: of the device that computes, "cpu", "cuda", ... Measured on processors; on
+    device_type: of the device that computes, "cpu", "cuda", ... Measured on CPUs; on
     graphics cards a larger batch is taken not to be slower.
     """
-    return min(frames, FRAMES_ON_A_PROCESSOR) if device_type == "cpu" else frames
+    return min(frames, FRAMES_ON_A_CPU) if device_type == "cpu" else frames
 
 
 def frames_that_fit(required: Callable[[int], float], free: float, frames: int) -> int:
@@ -37,11 +39,27 @@ def frames_that_fit(required: Callable[[int], float], free: float, frames: int) 
     return fits
 
 
-def batches(frames: int, at_most: int, first: int = 0) -> list[range]:
-    """Split frames into as few batches as `at_most` each allow, of nearly equal size.
+def batches(groups: Sequence[Group], most: int) -> list[Group]:
+    """Split frames into as few batches as `most` frames each allow, of nearly equal size.
 
-    first: number of the first frame.
+    groups: frames that must be run together, in the order of painting; a group of more than
+    `most` frames is a batch by itself.
     """
-    count = math.ceil(frames / at_most)
-    edges = [first + round(i * frames / count) for i in range(count + 1)]
-    return [range(start, stop) for start, stop in pairwise(edges)]
+    largest = max(map(len, groups))
+    if any(len(group) != largest for group in groups):
+        return _filled(groups, most)
+    count = math.ceil(len(groups) / max(most // largest, 1))
+    edges = [round(i * len(groups) / count) for i in range(count + 1)]
+    # Within a batch the order does not matter; that of the clip costs no copies.
+    return [tuple(sorted(chain(*groups[start:stop]))) for start, stop in pairwise(edges)]
+
+
+def _filled(groups: Sequence[Group], most: int) -> list[Group]:
+    """Put groups of different sizes into batches, one after another, until a batch is full."""
+    filled = [groups[0]]
+    for group in groups[1:]:
+        if len(filled[-1]) + len(group) <= most:
+            filled[-1] = tuple(sorted((*filled[-1], *group)))
+        else:
+            filled.append(group)
+    return filled

@@ -1,114 +1,119 @@
-"""A run in ComfyUI, and how it travels.
+"""A run in ComfyUI: what is known before it begins, and what changes while it goes on.
 
-The run travels to the sampling wrappers, and the evaluation in progress to the attn1 patch, in
-`transformer_options`: ComfyUI copies dicts there at every call, but no other objects.
+It travels to the sampling wrappers in one slot of ComfyUI's options (`model/carried.py`).
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from ....attention import Evaluation, Layer, Run
+from ....attention import Evaluation, FrameByFrame, Layer, PaintingOrder, PerStep, Policy, Run
 from ....attention.noise_levels import at_most
+from ....latents.operations import StepOperation
 from ..errors import BadInputError
-from ..model.settings import KEY, NODE, Settings
+from ..model.carried import carrying, settings_of
+from ..model.settings import Settings
+from ..neighbours.guidance_trial import Verdict
 from ..neighbours.known import needs_one_batch
 from ..noise.frame_numbers import numbers_of
 from ..noise.row_noise import RowNoise
 from ..rows.conditions import ControlCopies
 from ..state.comfy_state import ComfyState, Origin
 from ..state.continuation import ANEW, NOTHING, Continuation
+from ..state.record import Taken
 from ..state.same_sampling import check_origin
+from .memory import MemoryPlan
+from .self_attention import LayerCalls
 
 
-class ComfyRun(Run):
-    """A run and what ComfyUI needs beside it.
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a sampling before it begins.
 
-    settings: the user's choice. origin: what it is made with, if it goes on from a state or
-    leaves one. rows: frames of the latent. sigmas: (start, end) noise levels between which
-    cross-frame attention acts. one_frame: whether frames are painted one after another. going:
-    where it goes on from, and for whom. node: id of the node, for errors.
+    settings: the user's choice. policy: which frames each frame attends to, with the scenes of
+    this sampling. order: in which the frames are painted. origin: what the sampling is made with,
+    if it goes on from a state or leaves one. sigmas: the noise levels (first, last) between which
+    cross-frame attention acts. one_frame: whether frames are painted one after another. one_noise:
+    whether all frames start from the same noise, and share what a sampler adds. numbers: which
+    draw of noise each row gets, or None if only its noise tells. operations: what happens to the
+    predicted frames in every step.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        origin: Origin | None,
-        rows: int,
-        sigmas: tuple[float, float],
-        one_frame: bool,
-        going: Continuation,
-        node: str,
-    ):
-        self.offset = going.first  # number of the first row
-        super().__init__(
-            going.policy(settings.policy),
-            self.offset + rows,
-            settings.storage,
-            going.resumed or going.state,
-            going.carry,
-        )
-        self.settings = settings
-        self.origin = origin
-        self.rows = rows
-        # The latent, if its frames are only looked at and not painted: see `evaluate_clip`.
-        self.pictures: torch.Tensor | None = None
-        self.sigmas = sigmas
-        self.one_frame = one_frame
-        self.node = node
-        self.one_noise = False  # whether all frames start from the same noise
-        # The number of each row's frame in the whole clip, or None if only its noise tells.
-        self.numbers: Sequence[int] | None = None
-        self.noise: RowNoise | None = None  # draws noise for the frames that are now sampled
-        self.cut_guidance = False  # whether guidance holds rows of which a frame needs its own
-        self.tried = False  # whether guidance has been found to treat frames alike
-        self.untried: list[str] = []  # owners of guidance that could not be tried
-        self.one_batch = False  # whether another node must see the clip in one model call
-        self.reached = False  # whether the model has come to an attn1 patch
-        self.unattended = 0  # layers that have collected references and not attended to them yet
-        self.bank_bytes = 0  # what the bank will hold at most, where it takes the model's memory
-        self.controls = ControlCopies()
-        self.batches: list[range] | None = None
+    settings: Settings
+    policy: Policy
+    order: PaintingOrder
+    origin: Origin | None
+    sigmas: tuple[float, float]
+    one_frame: bool
+    one_noise: bool
+    numbers: Sequence[int] | None
+    operations: tuple[StepOperation, ...] = ()
 
-    def active(self, sigma: float) -> bool:
-        """Whether cross-frame attention acts at a noise level."""
-        start, end = self.sigmas
-        return at_most(end, sigma) and at_most(sigma, start)
+    @property
+    def rows(self) -> int:
+        """The number of frames in the latent."""
+        return self.order.frames - self.order.start
 
-    def expect_bank(self, nbytes: int) -> None:
-        """Say what the bank will hold at most; kept elsewhere, it takes no memory here."""
-        self.bank_bytes = nbytes if self.settings.storage.device is None else 0
+    def is_active(self, sigma: float) -> bool:
+        """Return whether cross-frame attention acts at a noise level."""
+        first, last = self.sigmas
+        return at_most(last, sigma) and at_most(sigma, first)
 
-    def leave(self, frames: Collection[int] | None = None) -> ComfyState:
-        """What is there now, of these frames or of all, for going on after the current one.
+    def places(self, frames: Sequence[int]) -> tuple[int, ...]:
+        """Return where frames lie in the latent, and in whatever has one row per frame."""
+        return tuple(frame - self.order.start for frame in frames)
 
-        Only for a run that has an origin.
-        """
-        return ComfyState.of(super().leave(frames), self.origin)
 
-    def rows_of(self, frames: range) -> range:
-        """Where frames lie in the latent, and in whatever has one row per frame."""
-        return range(frames.start - self.offset, frames.stop - self.offset)
+@dataclass
+class ComfyRun:
+    """Everything that changes while a clip is sampled in ComfyUI.
+
+    core: the run of the pack's core. lead: what leads it through the clip. memory: the plan that
+    is made for it. noise: draws noise for the frames that are being sampled. verdict: what the
+    trial of guidance has found, once it was made. untouched: layers that run ComfyUI's own code,
+    once that was looked at.
+    """
+
+    facts: Facts
+    core: Run
+    lead: FrameByFrame | PerStep
+    memory: MemoryPlan
+    controls: ControlCopies = field(default_factory=ControlCopies)
+    calls: LayerCalls = field(default_factory=LayerCalls)
+    noise: RowNoise | None = None
+    verdict: Verdict | None = None
+    untouched: frozenset[Layer] | None = None
+
+    def evaluate(self, frames: Sequence[int], layers: frozenset[Layer], names: dict):
+        """Describe a call of the model on some frames. names: see `name_conds`."""
+        return ComfyEvaluation(self.core, self.lead.step, tuple(frames), layers, names)
 
     def draws(self, noise: torch.Tensor, seed: int | None) -> Sequence[int]:
-        """Which draw of noise on the way each frame gets that is now sampled.
+        """Return which draw of noise each frame gets that is being sampled.
 
         noise: that they start from, (frames, channels, height, width). seed: it may come from.
         """
-        if self.one_noise:
+        facts = self.facts
+        if facts.one_noise:
             return [0] * len(noise)
-        if self.numbers is None and seed is not None and noise.flatten(1).any(dim=1).all():
-            self.numbers = numbers_of(noise, seed, self.offset)
-        numbers = self.numbers or range(self.offset, self.frames)
-        return [numbers[self.frame - self.offset]] if self.one_frame else numbers
+        if isinstance(self.lead, FrameByFrame):
+            return [facts.numbers[place] for place in facts.places(self.lead.frames)]
+        numbers = facts.numbers
+        if numbers is None and seed is not None and noise.flatten(1).any(dim=1).all():
+            numbers = numbers_of(noise, seed, facts.order.start)
+        return numbers or range(facts.order.start, facts.order.frames)
+
+    def leave(self) -> ComfyState:
+        """Return what the frames have left for later ones. Only for a run that has an origin."""
+        return ComfyState.of(self.lead.leave(), self.facts.origin)
 
 
 @dataclass(frozen=True)
 class ComfyEvaluation(Evaluation):
     """An evaluation that can tell ComfyUI's conds apart (see `name_conds`).
 
-    shared: layers whose projections rows share (see `attn1.py`).
+    shared: layers whose projections rows share (see `shared_projections.py`).
     """
 
     names: dict
@@ -119,73 +124,89 @@ def new_run(
     guider,
     noise: torch.Tensor,
     *,
-    node: str,
     one_frame: bool,
-    going: Continuation = NOTHING,
+    continuation: Continuation = NOTHING,
     origin: Origin | None = None,
     one_noise: bool = False,
     numbers: Sequence[int] | None = None,
+    taken: Taken | None = None,
+    operations: tuple[StepOperation, ...] = (),
 ) -> ComfyRun:
     """Begin a run for a guider whose MODEL carries settings.
 
-    noise: of the latent's frames, (frames, channels, height, width). node: id of the node, for
-    errors. going, origin: if it goes on from a state or leaves one. one_noise: whether all
-    frames share their noise, so that they also share what a sampler adds. numbers: of the frames
-    in the whole clip, if they are known and do not follow one another.
+    noise: of the latent's frames, (frames, channels, height, width). continuation, origin: if it
+    goes on from a state or leaves one. one_noise: whether all frames share their noise. numbers:
+    of the frames in the whole clip, if they are known and do not follow one another. taken: what
+    is taken up of a run that was interrupted.
     Raises BadInputError if the run cannot go on from its state.
     """
-    settings: Settings = guider.model_options[KEY]
-    if going.state is not None:
-        check_origin(going.state.origin, origin, node)
-        origin = replace(origin, noise=going.state.origin.noise)
+    settings: Settings = settings_of(guider.model_options)
+    state = continuation.state
+    if state is not None:
+        check_origin(state.origin, origin)
+        origin = replace(origin, noise=state.origin.noise)
+    rows, policy = noise.shape[0], continuation.policy(settings.policy)
+    order = order_of(policy, rows, continuation)
+    if one_frame and numbers is None:
+        numbers = range(order.start, order.frames)
+    facts = Facts(
+        settings,
+        policy,
+        order,
+        origin,
+        _sigmas(guider, settings),
+        one_frame,
+        one_noise,
+        numbers,
+        operations,
+    )
+    core = _core(facts, state, taken)
+    lead = FrameByFrame(core) if one_frame else PerStep(core)
+    one_batch = not one_frame and needs_one_batch(guider, rows)
+    return ComfyRun(facts, core, lead, MemoryPlan(settings, order, one_batch, state is not None))
+
+
+def order_of(policy: Policy, rows: int, continuation: Continuation) -> PaintingOrder:
+    """Return the order in which the frames of a latent are painted. rows: how many it has."""
+    first = continuation.first
+    return PaintingOrder.of(policy, first + rows, first, continuation.carry)
+
+
+def _sigmas(guider, settings: Settings) -> tuple[float, float]:
+    """Return the noise levels at which cross-frame attention begins and ends to act."""
     sampling = guider.model_patcher.get_model_object("model_sampling")
-    part = (
+    return (
         float(sampling.percent_to_sigma(settings.start_percent)),
         float(sampling.percent_to_sigma(settings.end_percent)),
     )
+
+
+def _core(facts: Facts, state: ComfyState | None, taken: Taken | None) -> Run:
+    """Begin the run of the pack's core. Raises BadInputError if the state lacks a frame."""
+    storage = facts.settings.storage
     try:
-        run = ComfyRun(settings, origin, noise.shape[0], part, one_frame, going, node)
+        if taken is not None:
+            return Run(facts.policy, facts.order, storage, taken.state, taken.groups)
+        return Run(facts.policy, facts.order, storage, state)
     except ValueError as error:
+        other_way = f", or set anchor to '{ANEW}'" if facts.one_frame else ""
         raise BadInputError(
-            node,
-            "state",
-            f"{error}.",
-            "Make it with the same references"
-            + ("." if node == NODE else f", or set anchor to '{ANEW}'."),
+            "state", f"{error}.", f"Make it with the same references{other_way}."
         ) from error
-    run.one_noise = one_noise
-    run.numbers = numbers
-    if one_frame and numbers is None:
-        run.numbers = range(run.offset, run.frames)
-    run.one_batch = not one_frame and needs_one_batch(guider, noise.shape[0])
-    return run
 
 
-def options_with_run(model_options: dict, value) -> dict:
-    """Return model options whose transformer options also carry a run or an evaluation."""
-    transformer_options = {**model_options.get("transformer_options", {}), KEY: value}
-    return {**model_options, "transformer_options": transformer_options}
-
-
-def options_of_batch(model_options: dict, evaluation: ComfyEvaluation) -> dict:
+def options_of_batch(model_options: dict, run: ComfyRun, evaluation: ComfyEvaluation) -> dict:
     """Return model options for an evaluation of some frames of a clip.
 
     They also say which frames these are in the way AnimateDiff-Evolved does, which other packs
-    read who keep one row per frame of their own (IPAdapter_plus, Advanced-ControlNet).
+    read that keep one row per frame of their own (IPAdapter_plus, Advanced-ControlNet).
     """
-    run = evaluation.run
-    rows = run.rows_of(range(evaluation.frames[0], evaluation.frames[-1] + 1))
-    options = options_with_run(model_options, evaluation)
-    if len(evaluation.frames) < run.rows:
+    options = carrying(model_options, run=run, evaluation=evaluation)
+    count = len(evaluation.frames)
+    if count < run.facts.rows:
         options["transformer_options"]["ad_params"] = {
-            "sub_idxs": list(rows),
-            "full_length": run.rows,
-            "context_length": len(evaluation.frames),
+            "sub_idxs": list(run.facts.places(evaluation.frames)),
+            "full_length": run.facts.rows,
+            "context_length": count,
         }
     return options
-
-
-def run_of(model_options: dict) -> ComfyRun | None:
-    """The run that travels in model options, if a sampling is in progress."""
-    value = model_options.get("transformer_options", {}).get(KEY)
-    return value if isinstance(value, ComfyRun) else None

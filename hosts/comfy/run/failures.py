@@ -16,11 +16,11 @@ _SIZES = ("size", "shape", "must match", "broadcast", "dimension")
 
 
 @contextmanager
-def explained(node: str, running: int = 0, clip: int = 0) -> Iterator[None]:
+def explained(running: int = 0, clip: int = 0) -> Iterator[None]:
     """Turn errors of this pack's core, and wrong sizes in other nodes' patches, into words.
 
-    node: id of the node, for errors. running: frames of the clip that the model is run on in
-    here, of `clip`; 0 if it is not run. Everything else passes as it is.
+    running: frames of the clip that the model is run on in here, of `clip`; 0 if it is not run.
+    Everything else passes as it is.
     """
     try:
         yield
@@ -28,8 +28,7 @@ def explained(node: str, running: int = 0, clip: int = 0) -> Iterator[None]:
         raise
     except StepMismatchError as error:
         raise BadInputError(
-            node,
-            "sampler_name" if node == "CrossFrameKSampler" else "sampler",
+            "sampler",
             f"it does not take the same steps for every frame: {error}.",
             "Choose another sampler, or use a stock sampler node with the same MODEL: there all "
             "frames share their steps.",
@@ -38,26 +37,24 @@ def explained(node: str, running: int = 0, clip: int = 0) -> Iterator[None]:
         if "memory" in str(error).lower():
             raise
         if _module(_innermost(error.__traceback__)).startswith(CORE):
-            raise _of_core(error, node) from error
+            raise _of_core(error) from error
         owner = _owner(error)
         sizes = any(word in str(error).lower() for word in _SIZES)
         if owner is not None and 0 < running < clip and sizes:
-            raise _of_patch(error, node, running, clip, owner) from error
+            raise _of_patch(error, running, clip, owner) from error
         raise
 
 
-def _of_core(error: Exception, node: str) -> BadInputError:
+def _of_core(error: Exception) -> BadInputError:
     return BadInputError(
-        node,
         "model",
         f"another node that patches the model changes which frames it is run on ({error}).",
         "Remove the nodes that patch the model, one after the other, to find the one that does.",
     )
 
 
-def _of_patch(error: Exception, node: str, running: int, clip: int, owner: str) -> BadInputError:
+def _of_patch(error: Exception, running: int, clip: int, owner: str) -> BadInputError:
     return BadInputError(
-        node,
         "model",
         f"the model cannot be run on {running} of the {clip} frames: {owner} expects "
         f"other sizes, as if it held something for every frame of the clip ({error}).",

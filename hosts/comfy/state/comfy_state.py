@@ -10,7 +10,8 @@ import torch
 from ....attention import State
 from ....attention.bank import readable_size
 from ..errors import BadInputError
-from ..model.settings import KEY, Settings
+from ..model.carried import settings_of
+from ..model.settings import Settings
 from ..rows.conditions import conds_that_run
 
 SIGNS = 16  # weights by which a checkpoint is recognised
@@ -41,7 +42,7 @@ class Origin:
     @classmethod
     def of(cls, guider, noise: torch.Tensor, sampler, sigmas: torch.Tensor) -> "Origin":
         """What a sampling is about to be made with. noise: (frames, channels, height, width)."""
-        settings: Settings = guider.model_options[KEY]
+        settings: Settings = settings_of(guider.model_options)
         model = guider.model_patcher.model
         signs = model.diffusion_model.time_embed[0].weight.detach().flatten()[:SIGNS]
         return cls(
@@ -77,8 +78,8 @@ class ComfyState(State):
         Conds that another node's wrapper brought in have no name that would hold in a later run
         (see `attend`), so what they left is no use.
         """
-        kept = {key: kept for key, kept in state.kept.items() if isinstance(key.entry[1], int)}
-        return cls(state.frames, state.scene, state.noise_levels, kept, origin)
+        stored = {key: held for key, held in state.stored.items() if isinstance(key.entry[1], int)}
+        return cls(state.frames, state.scene, state.noise_levels, stored, origin)
 
     def __repr__(self) -> str:
         origin = self.origin
@@ -107,23 +108,21 @@ class NotKept:
 NOT_KEPT = NotKept()
 
 
-def checked_state(state: Any, node: str) -> ComfyState | None:
+def checked_state(state: Any) -> ComfyState | None:
     """What arrives at an input `state`: a state, or None if nothing is connected.
 
-    node: id of the node that reads it. Raises BadInputError if it was not kept, or is no state.
+    Raises BadInputError if it was not kept, or is no state.
     """
     if state is None or isinstance(state, ComfyState):
         return state
     if isinstance(state, NotKept):
         raise BadInputError(
-            node,
             "state",
             "the sampler that it comes from has not kept it, since nothing was connected to that "
             "output when it ran.",
             "Switch keep_state on in that sampler, which then runs again and keeps its state.",
         )
     raise BadInputError(
-        node,
         "state",
         f"it is no state, but a {type(state).__name__}.",
         "Connect the output 'state' of a CrossFrame sampler or of CrossFrameLoadState.",

@@ -5,7 +5,8 @@ from typing import Any
 
 from ....attention import Policy, with_scenes
 from ..errors import BadInputError
-from ..model.settings import KEY, NODE
+from ..model.carried import settings_of
+from ..model.settings import NODE
 from .comfy_state import ComfyState, checked_state
 
 KEEP = "keep the first frame"
@@ -15,19 +16,17 @@ ANCHORS = (KEEP, ANEW)
 
 @dataclass(frozen=True)
 class Continuation:
-    """What the user chose, about frames before and after those of a latent.
+    """What the user chose about frames before and after those of a latent.
 
     state: what earlier frames have left. anchor: one of ANCHORS; ANEW begins a new scene, so
-    that nothing is looked at but the frames of this latent. carry: whether to leave a state.
-    reference_only: whether frames are only looked at, not painted. resumed: what this run
-    itself had left before it was interrupted.
+    that frames look at nothing but the frames of this latent. carry: whether to leave a state.
+    reference_only: whether frames are only looked at, not painted.
     """
 
     state: ComfyState | None = None
     anchor: str = KEEP
     carry: bool = False
     reference_only: bool = False
-    resumed: ComfyState | None = None
 
     @property
     def first(self) -> int:
@@ -40,7 +39,7 @@ class Continuation:
         return self.state is not None or self.carry
 
     def policy(self, policy: Policy) -> Policy:
-        """A policy with the scenes that the state brings and that this run begins."""
+        """Return a policy with the scenes that the state brings and that this run begins."""
         if self.state is None:
             return policy
         starts = {self.state.scene}
@@ -52,25 +51,23 @@ class Continuation:
 NOTHING = Continuation()
 
 
-def state_at(state: Any, first_frame: int, node: str) -> ComfyState | None:
-    """A state for frames that begin at a number of the clip; 0 for right after the state's.
+def state_at(state: Any, first_frame: int) -> ComfyState | None:
+    """Return a state for frames that begin at a number of the clip; 0 means right after its own.
 
     state: what arrives at the node's input; None if nothing is connected. Raises BadInputError if
-    it was not kept, if there is none to count from, or if these frames are painted.
+    it was not kept, if there is none to count from, or if these frames are painted already.
     """
-    state = checked_state(state, node)
+    state = checked_state(state)
     if first_frame == 0:
         return state
     if state is None:
         raise BadInputError(
-            node,
             "first_frame",
             f"it is {first_frame}, but there is no state.",
             "Connect the state that these frames go on from, or set first_frame to 0.",
         )
     if first_frame < state.frames:
         raise BadInputError(
-            node,
             "first_frame",
             f"it is {first_frame}, but the state comes after {state.frames} frames.",
             f"Set it to {state.frames} or more, or to 0 for right after the state.",
@@ -78,19 +75,18 @@ def state_at(state: Any, first_frame: int, node: str) -> ComfyState | None:
     return state.moved(first_frame)
 
 
-def with_state_of_model(guider, going: Continuation, node: str) -> Continuation:
+def with_state_of_model(guider, continuation: Continuation) -> Continuation:
     """Go on from the state that a guider's MODEL brings, unless the node has one.
 
     Raises BadInputError if there are two.
     """
-    settings = guider.model_options.get(KEY)
+    settings = settings_of(guider.model_options)
     if settings is None or settings.state is None:
-        return going
-    if going.state is not None:
+        return continuation
+    if continuation.state is not None:
         raise BadInputError(
-            node,
             "state",
             f"there is one here and another on the {NODE} node.",
             "Connect only one of the two.",
         )
-    return replace(going, state=settings.state)
+    return replace(continuation, state=settings.state)

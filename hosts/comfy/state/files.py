@@ -24,7 +24,7 @@ from .comfy_state import NOT_KEPT, ComfyState, Origin, checked_state
 
 SUFFIX = ".crossframe.safetensors"
 FORMAT = "crossframe state 1"
-SAVE, LOAD = "CrossFrameSaveState", "CrossFrameLoadState"
+SAVE = "CrossFrameSaveState"
 
 
 def save_state(state: Any, prefix: str) -> tuple[Path, str]:
@@ -34,14 +34,13 @@ def save_state(state: Any, prefix: str) -> tuple[Path, str]:
     subfolders; a number follows.
     Raises BadInputError if there is no state or no room for it.
     """
-    state = checked_state(NOT_KEPT if state is None else state, SAVE)
+    state = checked_state(NOT_KEPT if state is None else state)
     folder, name, number, subfolder, _ = folder_paths.get_save_image_path(
         prefix, folder_paths.get_output_directory()
     )
     free = shutil.disk_usage(folder).free
     if state.nbytes > free:
         raise BadInputError(
-            SAVE,
             "state",
             f"it takes {readable_size(state.nbytes)}, and {readable_size(free)} are free in "
             f"{folder}.",
@@ -77,7 +76,7 @@ def write_whole(tensors: dict[str, torch.Tensor], file: Path, metadata: dict[str
 
 def _named(state: ComfyState) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor of a state and its name in a file."""
-    for key, frames in state.kept.items():
+    for key, frames in state.stored.items():
         for frame, tokens in frames.items():
             for number, stored in enumerate(tokens):
                 dtype = str(stored.dtype).removeprefix("torch.")
@@ -119,7 +118,7 @@ def read(file: Path) -> ComfyState:
 
 def _unreadable(file: Path, problem: str) -> BadInputError:
     return BadInputError(
-        LOAD, "file", f"{file.name} {problem}.", f"Choose another, or make it anew with {SAVE}."
+        "file", f"{file.name} {problem}.", f"Choose another, or make it anew with {SAVE}."
     )
 
 

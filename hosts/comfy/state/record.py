@@ -1,9 +1,10 @@
 """Finished frames of a run, kept on disk until the whole run is finished.
 
-Each frame has a file with its latents, and one with its hidden states for as long as a later
-frame needs them. Files are written whole or not at all, the latents last, and they name the
-hidden states that belong to them. So whatever moment the run ends at, the frames with latents are
-complete and can be gone on from; whatever else lies there is left over and not looked at.
+Frames are kept as they are painted: one group after another, and a group is usually one frame. Each
+group has a file with its latents. Each frame has a file with its hidden states for as long as a
+later group needs them. Files are written whole or not at all, the latents last, and they name the
+hidden states that belong to them. So at whatever moment the run ends, the groups with latents are
+complete, and a run can go on from them. Whatever else lies there is left over and not looked at.
 
 A run never fails by its record. If the disk is full, or the folder cannot be written, that is
 said and the run goes on without.
@@ -15,7 +16,7 @@ import logging
 import os
 import shutil
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+from ....attention import FrameByFrame
 from ..page.notes import Notes
 from .comfy_state import ComfyState, Origin
-from .continuation import Continuation
 from .files import SUFFIX, read, write, write_whole
 from .fingerprint import NotRepeatable, fingerprint
 from .search import UNFINISHED
@@ -34,7 +35,24 @@ from .search import UNFINISHED
 log = logging.getLogger("crossframe")
 PARTS = (".hidden_", ".latents_", ".tmp")  # what a file is called before all of it is there
 
-Frame = tuple[torch.Tensor, torch.Tensor | None]  # samples and x0, each (1, channels, h, w)
+# Samples and x0 of the frames of a group, each (frames, channels, height, width).
+Finished = tuple[torch.Tensor, torch.Tensor | None]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What is taken up of a run that was interrupted.
+
+    finished: of its groups, in the order of painting. state: what they have left.
+    """
+
+    finished: tuple[Finished, ...]
+    state: ComfyState
+
+    @property
+    def groups(self) -> int:
+        """The number of finished groups."""
+        return len(self.finished)
 
 
 def open_record(node, guider, contents: Sequence[Any], notes: Notes) -> "Record | None":
@@ -59,51 +77,43 @@ class Record:
         self.notes = notes
         self._given_up = False
 
-    def finished(self) -> list[Frame]:
-        """The frames that are there, from the first on."""
-        frames: list[Frame] = []
-        while (file := self._latents(len(frames))).exists():
-            found = load_file(file)
-            frames.append((found["samples"], found.get("x0")))
-        return frames
+    def finished(self) -> list[Finished]:
+        """Return the groups that are there, from the first on."""
+        found: list[Finished] = []
+        while (file := self._latents(len(found))).exists():
+            tensors = load_file(file)
+            found.append((tensors["samples"], tensors.get("x0")))
+        return found
 
-    def state(self, rows: int, frame: int, origin: Origin) -> ComfyState:
-        """What the first `rows` frames of the latent have left. frame: number of the next one."""
-        with safe_open(self._latents(rows - 1), framework="pt") as opened:
-            about = opened.metadata() or {}
-        if "needed" not in about:
-            raise ValueError("its frames were kept by another version of CrossFrame")
-        kept: dict = {}
-        for number in json.loads(about["needed"]):
-            for key, tokens in read(self._hidden(number)).kept.items():
-                kept.setdefault(key, {}).update(tokens)
-        return ComfyState(frame, 0, tuple(json.loads(about["noise_levels"])), kept, origin)
+    def found(self, first: int, origin: Origin) -> Taken | None:
+        """Return what an interrupted run has left; None if there is nothing of use.
 
-    def found(self, going: Continuation, origin: Origin) -> tuple[list[Frame], Continuation]:
-        """The frames that are finished, and how to go on after them. origin: of the new run."""
+        first: number of the latent's first frame. origin: of the new run.
+        """
         try:
-            done = self.finished()
-            if not done:
-                return [], going
-            state = self.state(len(done), going.first + len(done), origin)
+            finished = self.finished()
+            if not finished:
+                return None
+            state = self._state(len(finished), first, origin)
         except OSError as error:
             self._give_up(f"{self.folder} cannot be read ({error})")
-            return [], going
+            return None
         except (ValueError, KeyError, TypeError, SafetensorError) as error:
             self.notes.warn(
                 f"This run is starting over, since what was kept of it cannot be used ({error})."
             )
             self.discard()
-            return [], going
-        log.info("Cross-frame attention: going on after %d finished frames.", len(done))
-        return done, replace(going, resumed=state)
+            return None
+        count = sum(len(samples) for samples, _ in finished)
+        log.info("Cross-frame attention: going on after %d finished frames.", count)
+        return Taken(tuple(finished), state)
 
-    def add(self, frame: Frame, run) -> None:
-        """Keep the frame that a run has just finished, if that is possible."""
+    def add(self, finished: Finished, lead: FrameByFrame, origin: Origin) -> None:
+        """Keep the group that a run has just finished, if that is possible."""
         if self._given_up:
             return
         try:
-            self._write(frame, run)
+            self._write(finished, lead, origin)
         except (OSError, SafetensorError) as error:  # the latter is what a full disk comes as
             self._give_up(f"{self.folder} cannot be written ({error})")
 
@@ -115,20 +125,33 @@ class Record:
                 f"{self.folder} could not be removed. Nothing in it is needed any more."
             )
 
-    def _write(self, frame: Frame, run) -> None:
+    def _state(self, groups: int, first: int, origin: Origin) -> ComfyState:
+        """Return what the first groups have left. first: number of the latent's first frame."""
+        with safe_open(self._latents(groups - 1), framework="pt") as opened:
+            about = opened.metadata() or {}
+        if "needed" not in about:
+            raise ValueError("its frames were kept by another version of CrossFrame")
+        stored: dict = {}
+        for number in json.loads(about["needed"]):
+            for key, tokens in read(self._hidden(number)).stored.items():
+                stored.setdefault(key, {}).update(tokens)
+        return ComfyState(first, 0, tuple(json.loads(about["noise_levels"])), stored, origin)
+
+    def _write(self, finished: Finished, lead: FrameByFrame, origin: Origin) -> None:
+        """Write a group's files, first the hidden states and then the latents."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        needed = sorted(run.needed())
+        needed = sorted(lead.needed())
         for number in needed:
             file = self._hidden(number)
-            # What lies there of this frame is left over from a run that did not finish it.
-            if number == run.frame or not file.exists():
-                write(run.leave({number}), file)
-        samples, x0 = frame
+            # What lies there of this group is left over from a run that did not finish it.
+            if number in lead.frames or not file.exists():
+                write(ComfyState.of(lead.leave({number}), origin), file)
+        samples, x0 = finished
         tensors = {"samples": samples.contiguous()}
         if x0 is not None:
             tensors["x0"] = x0.contiguous()
-        about = {"noise_levels": json.dumps(run.noise_levels), "needed": json.dumps(needed)}
-        write_whole(tensors, self._latents(run.frame - run.offset), about)
+        about = {"noise_levels": json.dumps(lead.noise_levels), "needed": json.dumps(needed)}
+        write_whole(tensors, self._latents(lead.group), about)
         self._tidy({self._hidden(number) for number in needed})
 
     def _tidy(self, needed: Collection[Path]) -> None:
@@ -149,8 +172,8 @@ class Record:
             "if it is interrupted, frames that are not kept have to be painted again."
         )
 
-    def _latents(self, row: int) -> Path:
-        return self.folder / f"latents_{row:06}.safetensors"
+    def _latents(self, group: int) -> Path:
+        return self.folder / f"latents_{group:06}.safetensors"
 
     def _hidden(self, frame: int) -> Path:
         return self.folder / f"hidden_{frame:06}{SUFFIX}"

@@ -23,12 +23,12 @@ class Pair(NamedTuple):
     fix: str
 
 
-def check_origin(made: Origin, now: Origin, node: str) -> None:
+def check_origin(made: Origin, now: Origin) -> None:
     """Raise BadInputError, with both values, unless a state fits what is about to be sampled."""
     for pair in (*_of_model(made, now), *_of_sampling(made, now), *_of_attention(made, now)):
         if pair.made != pair.now:
             problem = pair.problem.format(pair.made, pair.now)
-            raise BadInputError(node, "state", problem, pair.fix)
+            raise BadInputError("state", problem, pair.fix)
 
 
 def _of_model(made: Origin, now: Origin) -> list[Pair]:

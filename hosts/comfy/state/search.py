@@ -16,7 +16,7 @@ from pathlib import Path
 import folder_paths
 
 from ..errors import BadInputError
-from .files import LOAD, SAVE, SUFFIX
+from .files import SAVE, SUFFIX
 
 UNFINISHED = "crossframe/unfinished"  # where runs in progress keep frames, in the output folder
 NO_STATE = "no state yet"  # stands in the list if there are none, since a list must not be empty
@@ -44,7 +44,6 @@ def check_file(name: str) -> None:
     """Raise BadInputError unless there is a file of that name in `state_files`, listed or not."""
     if name == NO_STATE:
         raise BadInputError(
-            LOAD,
             "file",
             "there was no state to choose from when the page was loaded.",
             f"Run a graph with {SAVE} at the output 'state' of a CrossFrame sampler, or copy a "
@@ -52,7 +51,6 @@ def check_file(name: str) -> None:
         )
     if not _is_there(name):
         raise BadInputError(
-            LOAD,
             "file",
             f"there is no file '{name}'.",
             f"Reload the page and choose another, or make it anew with {SAVE}.",

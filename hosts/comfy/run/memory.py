@@ -1,0 +1,137 @@
+"""The memory of one sampling: what is asked of ComfyUI, and how many frames are run at once."""
+
+import logging
+import math
+
+import comfy.model_management
+import torch
+from comfy.sampler_helpers import get_additional_models
+
+from ....attention import PaintingOrder
+from ....attention.painting_order import Group
+from ..model.carried import run_of
+from ..model.settings import Settings
+from .batches import batches, fastest, frames_that_fit
+
+log = logging.getLogger("crossframe")
+
+
+class MemoryPlan:
+    """What one sampling needs, and what it does with what there is.
+
+    bank_bytes: what the bank will hold at most, where it takes the memory of the model.
+    """
+
+    def __init__(
+        self, settings: Settings, order: PaintingOrder, one_batch: bool, has_state: bool
+    ) -> None:
+        """order: in which frames are painted. one_batch: whether another node must see the clip
+        in one model call. has_state: whether earlier frames have left something.
+        """
+        self.settings = settings
+        self.order = order
+        self.one_batch = one_batch
+        self.has_state = has_state
+        self.bank_bytes = 0
+        self._batches: list[Group] | None = None
+
+    @property
+    def rows(self) -> int:
+        """The number of frames in the latent."""
+        return self.order.frames - self.order.start
+
+    def expect_bank(self, nbytes: int) -> None:
+        """Take note of what the bank will hold at most; kept elsewhere, it takes no memory here."""
+        self.bank_bytes = nbytes if self.settings.storage.device is None else 0
+
+    def evaluation_bytes(self, entries: int, shape, dtype: torch.dtype) -> int:
+        """Return the bytes that one model evaluation leaves at most in the bank.
+
+        entries: conds that are run. shape: of a latent, (..., height, width).
+        """
+        storage = self.settings.storage
+        per_frame = sum(
+            attn1.tokens(*shape[-2:]) * storage.bytes_per_token(attn1.channels, dtype.itemsize)
+            for attn1 in self.settings.layers
+        )
+        return entries * per_frame * self.order.most_kept()
+
+    def frames_per_batch(self, model, shape, free: float, device: torch.device) -> int:
+        """Return how many frames to run at once: the user's number, or what is fastest.
+
+        Without a number of the user, as many frames are run as is fastest of what fits. What fits
+        is counted with cond and uncond together. If another node needs that, it is all of them, as
+        without cross-frame attention. model: ComfyUI's BaseModel. shape: of the clip's latent.
+        free: bytes on the device that computes.
+        """
+        if self.settings.frames_per_batch > 0:
+            return min(self.settings.frames_per_batch, self.rows)
+        if self.one_batch:
+            return self.rows
+
+        def required(frames: int) -> float:
+            return model.memory_required([2 * frames, *shape[1:]])
+
+        most = fastest(device.type, self.rows)
+        whole = frames_that_fit(required, free, most)
+        if whole == self.rows and not self.has_state:
+            return whole  # and no bank is needed
+        return frames_that_fit(required, free - self.bank_bytes, most)
+
+    def batches(self, model, x: torch.Tensor) -> list[Group]:
+        """Return the batches that the clip is run in, planned once for the whole run.
+
+        They are planned by what is free once the models are loaded. The split does not change the
+        frames beyond rounding, but a run should not depend on what else happens to memory while it
+        goes on. model: ComfyUI's BaseModel. x: all frames of the clip.
+        """
+        if self._batches is None:
+            free = model.current_patcher.get_free_memory(x.device)
+            most = self.frames_per_batch(model, x.shape, free, x.device)
+            self._batches = batches(self.order.groups, most)
+            log.info(
+                "Cross-frame attention: %d frames per step, in batches of up to %d.",
+                self.rows,
+                max(map(len, self._batches)),
+            )
+        return self._batches
+
+    def plan_batch(self, model, conds, shape) -> int:
+        """Return how many frames of a clip will be run at once, before models are loaded.
+
+        model: the MODEL. conds: cond dicts by input name. shape: of the clip's latent.
+        """
+        others, inference = get_additional_models(conds, model.model_dtype())
+        # What could be free with the models of this sampling loaded and all else moved away.
+        free = (
+            comfy.model_management.get_total_memory(model.load_device)
+            - comfy.model_management.extra_reserved_memory()
+            - sum(loaded.model_size() for loaded in (model, *others))
+            - inference
+        )
+        entries = sum(len(cond) for cond in conds.values())
+        dtype = model.model.get_dtype_inference()
+        self.expect_bank(self.evaluation_bytes(entries, shape, dtype))
+        frames = self.frames_per_batch(model.model, shape, free, model.load_device)
+        if frames == self.rows and not self.has_state:
+            self.expect_bank(0)  # nothing is left to another batch
+        return frames
+
+
+def ask_for_memory(executor, model, noise_shape, conds, *args, **kwargs):
+    """PREPARE_SAMPLING wrapper: ask for the memory of one batch of frames and of the bank.
+
+    ComfyUI estimates memory from a latent's shape alone, so the bank is asked for as the number of
+    frames that would need as much.
+    """
+    run = run_of(kwargs.get("model_options") or {})
+    if run is not None:
+        plan = run.memory
+        if not run.facts.one_frame:
+            noise_shape = [plan.plan_batch(model, conds, noise_shape), *noise_shape[1:]]
+        # What the bank holds already is no longer free, and needs no more room.
+        to_come = max(plan.bank_bytes - run.core.bank.nbytes, 0)
+        per_frame = max(model.model.memory_required([2, *noise_shape[1:]]), 1)
+        needed = math.ceil(to_come / per_frame)
+        noise_shape = [noise_shape[0] + needed, *noise_shape[1:]]
+    return executor(model, noise_shape, conds, *args, **kwargs)

@@ -1,0 +1,119 @@
+"""In which layers the rows of a batch share the projections of their references.
+
+Two ways lead to the same numbers. The *compatible* one is the attn1 patch alone: it hands every
+row the hidden states of its references, and ComfyUI projects and attends as usual, whatever other
+patches are there. In the *shared* one the patch hands on every reference once, ComfyUI projects
+them, and an attn1 replacement lets the rows attend to them together. It is taken, layer by layer,
+where nobody else stands between the two.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ....attention import Layer
+from ..errors import BadInputError
+from ..model.carried import carried_in
+from ..model.own_code import runs_comfyuis_forward
+from ..model.settings import KEY, NODE
+from ..model.unet import transformer_blocks
+from .self_attention import attn1_patch, attn1_replacement
+
+COMPILED = "torch.compile"  # key of the wrapper that TorchCompileModel and others add
+
+
+def without_replaced(layers: Iterable[Layer], transformer_options: dict) -> frozenset[Layer]:
+    """Return those of the layers whose attention no patch has replaced."""
+    replaced = transformer_options.get("patches_replace", {}).get("attn1", {})
+    return frozenset(
+        layer
+        for layer in layers
+        if tuple(layer) not in replaced and tuple(layer)[:2] not in replaced
+    )
+
+
+def share_projections(
+    executor, x, t, c_concat, c_crossattn, control, transformer_options, *args, **kwargs
+):
+    """APPLY_MODEL wrapper: replace attention, for this call, in the layers that may be shared.
+
+    This is done here, and not earlier, because what conds bring with them (hooks) has joined in
+    by now. Raises BadInputError or RuntimeError if the call went past cross-frame attention.
+    """
+    carried = carried_in(transformer_options)
+    options = transformer_options
+    if carried is not None and carried.evaluation is not None and not carried.evaluation.shared:
+        options = _with_shared_layers(options, executor.class_obj.diffusion_model)
+    output = executor(x, t, c_concat, c_crossattn, control, options, *args, **kwargs)
+    if options is not transformer_options:
+        _check_attended(options)
+    return output
+
+
+def untouched_layers(unet) -> frozenset[Layer]:
+    """Return the layers that run ComfyUI's own code.
+
+    Other packs put theirs into blocks and classes. Theirs may read what the attn1 patch returns,
+    which must then have a row for every row.
+    """
+    return frozenset(
+        layer
+        for layer, block in transformer_blocks(unet)
+        if runs_comfyuis_forward(block, "BasicTransformerBlock")
+        and runs_comfyuis_forward(block.attn1, "CrossAttention")
+        and not block.attn1._forward_hooks
+        and not block.attn1._forward_pre_hooks
+    )
+
+
+def _with_shared_layers(options: dict, unet) -> dict:
+    """Return a copy of transformer options that has attention replaced in shared layers.
+
+    Which layers run ComfyUI's own code is found once for a run. Which of them other patches have
+    replaced can differ from call to call, as some nodes call the model with patches of their own.
+    """
+    carried = carried_in(options)
+    run, evaluation = carried.run, carried.evaluation
+    if run.untouched is None:
+        run.untouched = untouched_layers(unet)
+    free = frozenset()
+    if _goes_straight_to_projections(options):
+        free = without_replaced(evaluation.layers, options) & run.untouched
+    replaced = options.get("patches_replace", {})
+    attn1 = {**replaced.get("attn1", {}), **{tuple(layer): attn1_replacement for layer in free}}
+    return {
+        **options,
+        KEY: replace(carried, evaluation=replace(evaluation, shared=free)),
+        "patches_replace": {**replaced, "attn1": attn1},
+    }
+
+
+def _goes_straight_to_projections(options: dict) -> bool:
+    """Return whether no other patch gets what the attn1 patch returns.
+
+    A patch that comes after ours expects one row of tokens for every row of the batch.
+    """
+    patches = options.get("patches", {}).get("attn1_patch", [])
+    return bool(patches) and patches[-1] is attn1_patch
+
+
+def _check_attended(options: dict) -> None:
+    """Raise an error if a model call did not do in its layers what it should have done.
+
+    RuntimeError if references were collected and nobody attended to them. BadInputError if a
+    compiled model has never come to an attn1 patch in this run: ComfyUI's node compiles without
+    looking at patches again, so what was compiled for a MODEL without any goes on without any.
+    """
+    calls = carried_in(options).run.calls
+    if calls.unattended:
+        raise RuntimeError(
+            f"{NODE}: another node has kept {calls.unattended} layers of the model from attending "
+            "to the frames that were collected for them; take out the nodes that patch the model "
+            "one after the other to find it"
+        )
+    if not calls.reached and COMPILED in options.get("wrappers", {}).get("apply_model", {}):
+        raise BadInputError(
+            "model",
+            "it runs code that was compiled earlier for a MODEL without cross-frame attention.",
+            "Take TorchCompileModel out of the branch without cross-frame attention, and restart "
+            "ComfyUI.",
+        )

@@ -1,0 +1,1 @@
+"""Pure functions on latents; they import no host (ComfyUI, diffusers)."""
