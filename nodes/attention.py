@@ -34,7 +34,7 @@ class CrossFrameAttention(io.ComfyNode):
                     options=list(REFERENCES),
                     default="first + previous",
                     tooltip="Which frames every frame looks at. 'first' holds the look of the "
-                    "first frame, 'previous' follows gradual change but can drift, together "
+                    "first frame. 'previous' follows gradual change but can drift. Together "
                     "they do both.",
                 ),
                 io.Boolean.Input(
@@ -56,7 +56,8 @@ class CrossFrameAttention(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Where in the denoising it begins: 0 is the start, full noise.",
+                    tooltip="Where in the denoising this node begins to act. 0 is the start, which "
+                    "is full noise.",
                 ),
                 io.Float.Input(
                     "end_percent",
@@ -64,16 +65,17 @@ class CrossFrameAttention(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Where in the denoising it ends: 1 is the end, the clean picture.",
+                    tooltip="Where in the denoising this node stops acting. 1 is the end, which is "
+                    "the clean picture.",
                 ),
                 io.Int.Input(
                     "frames_per_batch",
                     default=0,
                     min=0,
                     max=4096,
-                    tooltip="How many frames the model works on at once; the result is the "
-                    "same. 0 takes what is fastest of what fits in memory. Lower it if memory "
-                    "runs out. CrossFrame's own samplers always take one frame at a time.",
+                    tooltip="How many frames the model works on at once. The result is the same. "
+                    "0 chooses the fastest number that fits in memory. Lower it if memory runs "
+                    "out. CrossFrame's own samplers always take one frame at a time.",
                 ),
                 io.Combo.Input(
                     "bank_device",
@@ -81,9 +83,9 @@ class CrossFrameAttention(io.ComfyNode):
                     default="with the model",
                     optional=True,
                     advanced=True,
-                    tooltip="Where the hidden states of earlier frames are kept. In system "
-                    "memory they leave the graphics card to the model, but take time on the "
-                    "way; frame by frame this can be gigabytes.",
+                    tooltip="Where the hidden states of earlier frames are kept. System memory "
+                    "leaves the graphics card to the model, but it takes time to move them "
+                    "there and back. Frame by frame they can take gigabytes.",
                 ),
                 io.Combo.Input(
                     "bank_precision",
@@ -91,8 +93,9 @@ class CrossFrameAttention(io.ComfyNode):
                     default=PRECISIONS[0],
                     optional=True,
                     advanced=True,
-                    tooltip="How exactly they are kept. 'int8 per token' takes half the memory "
-                    "of fp16 and changes the frames by less than you can see.",
+                    tooltip="How exactly the hidden states of earlier frames are kept. 'int8 per "
+                    "token' takes half the memory of fp16 and changes the frames by less than "
+                    "you can see.",
                 ),
                 io.String.Input(
                     "scene_starts",
@@ -106,8 +109,8 @@ class CrossFrameAttention(io.ComfyNode):
                 StateType.Input(
                     "state",
                     optional=True,
-                    tooltip="What earlier frames or a reference picture have left, from a "
-                    "CrossFrame sampler. The frames are then painted to go with them.",
+                    tooltip="What earlier frames or a reference picture have left. It comes from a "
+                    "CrossFrame sampler. The frames are then painted to match them.",
                 ),
                 first_frame_input(),
             ],

@@ -30,7 +30,7 @@ def first_frame_input():
         max=999_999,
         optional=True,
         advanced=True,
-        tooltip="With a state: number of the first frame here in the whole video, whose first is "
-        "0. 0 means right after the state. Another number leaves a gap: the last frame of the "
-        "state then also counts as the previous one.",
+        tooltip="Only with a state: the number that the first frame here has in the whole video, "
+        "counted from 0. The value 0 means that it comes right after the state. A larger number "
+        "leaves a gap, and the last frame of the state then counts as the previous frame too.",
     )

@@ -17,24 +17,24 @@ class CrossFrameConsistency(io.ComfyNode):
             category=CATEGORY,
             search_aliases=["flicker", "temporal consistency", "warp error", "measure flicker"],
             description=(
-                "Measures flicker: follows every point through the source video and looks how "
-                "much its colour changes in the edited one. Lower is steadier, 0 is perfect. "
+                "Measures flicker. It follows every point through the source video and looks how "
+                "much its colour changes in the edited one. Lower is steadier, and 0 is perfect. "
                 "Compare settings on the same source."
             ),
             inputs=[
                 io.Image.Input("edited", tooltip="The edited video."),
                 io.Image.Input(
                     "source",
-                    tooltip="The video it was made from, same frames and size; motion is "
-                    "estimated here.",
+                    tooltip="The video it was made from, with the same number of frames and the "
+                    "same size. Motion is estimated here.",
                 ),
                 io.Int.Input(
                     "far",
                     default=8,
                     min=1,
                     max=1000,
-                    tooltip="The largest distance in frames, or what a shorter video has. "
-                    "Errors that grow with distance are drift.",
+                    tooltip="The largest distance in frames at which to compare. A shorter video "
+                    "is compared as far as it goes. Errors that grow with distance are drift.",
                 ),
             ],
             outputs=[

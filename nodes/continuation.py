@@ -14,8 +14,8 @@ def continuation_inputs() -> list:
         StateType.Input(
             "state",
             optional=True,
-            tooltip="Go on from what earlier frames or a reference picture have left: the "
-            "frames here come after those. Settings, size and steps must be the same.",
+            tooltip="Go on from what earlier frames or a reference picture have left. The frames "
+            "here come after those. Settings, size and steps must be the same.",
         ),
         io.Combo.Input(
             "anchor",
@@ -23,8 +23,8 @@ def continuation_inputs() -> list:
             default=ANCHORS[0],
             optional=True,
             advanced=True,
-            tooltip="With a state: 'keep the first frame' goes on looking at it; 'start anew' "
-            "is for a scene cut, where the first frame here takes its place.",
+            tooltip="Only with a state. 'keep the first frame' goes on looking at the first frame "
+            "of the state. 'start anew' is for a scene cut: the first frame here takes its place.",
         ),
         first_frame_input(),
         io.Boolean.Input(
@@ -32,14 +32,14 @@ def continuation_inputs() -> list:
             default=False,
             optional=True,
             advanced=True,
-            tooltip="Keep the state in system memory even if nothing is connected to it.",
+            tooltip="Keep the state in system memory even if nothing is connected to its output.",
         ),
         io.Boolean.Input(
             "reference_only",
             default=False,
             optional=True,
             advanced=True,
-            tooltip="Only look at the latents and do not paint them: they come out as they are, "
+            tooltip="Only look at the latents and do not paint them. They come out as they are, "
             "and the state holds their look for other frames.",
         ),
         io.Boolean.Input(
@@ -47,9 +47,9 @@ def continuation_inputs() -> list:
             default=False,
             optional=True,
             advanced=True,
-            tooltip="Keep finished frames and what later ones need on disk while sampling. After "
-            "Cancel, an error or a crash, queue the same graph again: it goes on with the next "
-            "frame. Writes up to half a gigabyte per frame for SD1.5 at 20 steps.",
+            tooltip="While sampling, keep finished frames on disk, with what later frames need. "
+            "After Cancel, an error or a crash, queue the same graph again. It goes on with the "
+            "next frame. This writes up to half a gigabyte per frame for SD1.5 at 20 steps.",
         ),
     ]
 
@@ -58,8 +58,8 @@ def state_output():
     """The output for frames that come after these."""
     return StateType.Output(
         display_name="state",
-        tooltip="What frames that come after these need. It is only kept if something is "
-        "connected here when the node runs.",
+        tooltip="What later frames need from these. It is kept only if something is connected here "
+        "when the node runs, or if keep_state is on.",
     )
 
 

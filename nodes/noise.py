@@ -7,7 +7,7 @@ from ..hosts.frame_noise import FRAME_NOISE
 from .common import CATEGORY
 
 FRAME_NOISE_TOOLTIP = (
-    "'same for every frame' starts all frames from one noise, which keeps texture in place; "
+    "'same for every frame' starts all frames from one noise, which keeps texture in place. "
     "'different per frame' draws noise as the stock samplers do for a batch."
 )
 

@@ -24,9 +24,9 @@ def stage_inputs() -> list:
             default="enable",
             optional=True,
             advanced=True,
-            tooltip="'disable' adds no noise before the first step: for a second sampler, which "
-            "goes on with the noisy latents of a first one. Noise that the sampling algorithm "
-            "adds on its way is not meant; frame_noise says whether frames share that.",
+            tooltip="'disable' adds no noise before the first step. Use it for a second sampler, "
+            "which goes on with the noisy latents of a first one. It does not change the noise "
+            "that the sampling algorithm adds later: frame_noise decides whether frames share it.",
         ),
         io.Int.Input(
             "start_at_step",
@@ -35,8 +35,8 @@ def stage_inputs() -> list:
             max=10000,
             optional=True,
             advanced=True,
-            tooltip="The step to begin with; steps are counted from 0, as denoise leaves them. A "
-            "second sampler begins where the first one has ended.",
+            tooltip="The step to begin with, counted from 0. If denoise is below 1, only the steps "
+            "that it leaves are counted. A second sampler begins where the first one has ended.",
         ),
         io.Int.Input(
             "end_at_step",
@@ -45,8 +45,8 @@ def stage_inputs() -> list:
             max=10000,
             optional=True,
             advanced=True,
-            tooltip="End before this step, which a second sampler then begins with. At or above "
-            "the number of steps, all that are left are painted.",
+            tooltip="End before this step. A second sampler then begins with it. If the value is "
+            "the number of steps or more, all steps that are left are painted.",
         ),
         io.Combo.Input(
             "return_with_leftover_noise",
@@ -54,8 +54,8 @@ def stage_inputs() -> list:
             default="disable",
             optional=True,
             advanced=True,
-            tooltip="With an end_at_step before the last: 'enable' leaves the noise of that step "
-            "in the latents, for a second sampler; 'disable' takes all of it away.",
+            tooltip="Only if end_at_step comes before the last step. 'enable' leaves the noise of "
+            "that step in the latents, for a second sampler. 'disable' takes all of it away.",
         ),
     ]
 
@@ -71,10 +71,10 @@ class CrossFrameKSampler(io.ComfyNode):
             category=CATEGORY,
             search_aliases=FRAME_BY_FRAME_ALIASES,
             description=(
-                "KSampler that finishes the frames of a clip one after another, each looking "
-                "at the frames before it as the Cross-Frame Attention node on its model says. "
-                "Same frames as KSampler, but you see them finished one by one; it remembers "
-                "more, and its memory grows with steps, not with frames."
+                "A KSampler that finishes the frames of a clip one after another. Each frame looks "
+                "at earlier frames. The Cross-Frame Attention node on its model says which ones. "
+                "The frames are the same as a KSampler's, but you see them finished one by one. "
+                "It remembers more, and its memory grows with steps, not with frames."
             ),
             inputs=[
                 io.Model.Input("model", tooltip="A model from a Cross-Frame Attention node."),
@@ -91,7 +91,7 @@ class CrossFrameKSampler(io.ComfyNode):
                     default=20,
                     min=1,
                     max=10000,
-                    tooltip="Denoising steps for each frame.",
+                    tooltip="The number of denoising steps for each frame.",
                 ),
                 io.Float.Input(
                     "cfg",
@@ -127,7 +127,7 @@ class CrossFrameKSampler(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="How much of each frame is painted anew; lower keeps more of it.",
+                    tooltip="How much each frame is repainted. A lower value keeps more of it.",
                 ),
                 io.Combo.Input(
                     "frame_noise",
@@ -175,8 +175,8 @@ class CrossFrameSampler(io.ComfyNode):
             category=CATEGORY,
             search_aliases=FRAME_BY_FRAME_ALIASES,
             description=(
-                "SamplerCustomAdvanced that finishes the frames of a clip one after another. "
-                "The guider's model comes from a Cross-Frame Attention node."
+                "A SamplerCustomAdvanced that finishes the frames of a clip one after another. "
+                "The guider's model must come from a Cross-Frame Attention node."
             ),
             inputs=[
                 io.Noise.Input(

@@ -24,14 +24,14 @@ class CrossFrameSaveState(io.ComfyNode):
             search_aliases=["save look", "save reference", "long video"],
             description=(
                 "Writes what a sampler's frames have left to a file, so that more frames can be "
-                "painted to go with them: tomorrow, or on another machine."
+                "painted to match them: tomorrow, or on another machine."
             ),
             inputs=[
                 StateType.Input("state", tooltip="From a CrossFrame sampler."),
                 io.String.Input(
                     "filename_prefix",
                     default="crossframe/state",
-                    tooltip="What the file's name begins with, in the output folder.",
+                    tooltip="What the name of the file in the output folder begins with.",
                 ),
             ],
             outputs=[],
@@ -58,7 +58,7 @@ class CrossFrameLoadState(io.ComfyNode):
             display_name="Cross-Frame Load State",
             category=CATEGORY,
             search_aliases=["load look", "load reference", "long video"],
-            description="Reads what Cross-Frame Save State has written.",
+            description="Reads a file that Cross-Frame Save State has written.",
             inputs=[
                 io.Combo.Input(
                     "file",
