@@ -13,9 +13,8 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "comfyui"))
 
 from browser import Page, browser, open_page
-from build_workflows import FOLDER, read_object_info
+from build_workflows import FOLDER, REFERENCE, read_object_info
 from PIL import Image
-from reference_workflow import REFERENCE
 
 ROOT = FOLDER.parent
 NODES = ROOT / "web" / "docs" / "images"

@@ -16,10 +16,8 @@ from urllib.parse import urlencode
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "comfyui"))
 
-from build_workflows import FOLDER, read_object_info
-from demo_workflow import TRY_IT
+from build_workflows import FOLDER, REFERENCE, TRY_IT, read_object_info
 from PIL import Image
-from reference_workflow import REFERENCE
 from workflow_api import api_prompt
 
 SIDE, SCALE, GAP = 64, 3, 12
