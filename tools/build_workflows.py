@@ -3,8 +3,8 @@
 Run:  python tools/build_workflows.py http://127.0.0.1:8188
 or:   python tools/build_workflows.py object_info.json     (what that server has at /object_info)
 
-What the files hold is the same whichever supported version of ComfyUI it is made with: the
-nodes' sockets up to the last one used, and the widgets that are set here.
+The files are the same whichever supported version of ComfyUI describes the nodes: a file holds
+each node's sockets up to the last one used, and the widgets that are set in `workflows/`.
 """
 
 import json
@@ -45,7 +45,7 @@ def _draw(name: str, object_info: dict) -> dict:
 
 
 def as_text(workflow: dict) -> str:
-    """The text of a workflow file."""
+    """Return the text of a workflow file."""
     return json.dumps(workflow, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -58,7 +58,7 @@ def read_object_info(source: str) -> dict:
 
 
 def main() -> None:
-    """Write the files."""
+    """Write the files of all example workflows."""
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     FOLDER.mkdir(exist_ok=True)

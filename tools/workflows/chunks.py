@@ -17,7 +17,7 @@ one run.
 **1.** Choose your video in *Load Video*.
 
 **2.** Get the two models, if they are not there yet:
-{links(SD15, SD15.checkpoint, SD15.controlnet)}
+{links(SD15.checkpoint, SD15.controlnet)}
 
 **3.** Write the style you want in *Prompt*, and run. Two chunks of {SECONDS:.0f} seconds are
 painted and joined.

@@ -46,7 +46,7 @@ def prompts(graph: Graph, clip: Link, positive: str, negative: str) -> Prompts:
 
 
 def style(graph: Graph, clip: Link) -> Prompts:
-    """The prompts of the workflows that paint a video anew, in a group."""
+    """Add the prompts of the workflows that paint a video anew, in a group."""
     positive = "watercolor painting, soft washes of color, paper texture"
     with graph.group("3. Style"):
         return prompts(graph, clip, positive, "photo, blurry, text, watermark")

@@ -15,7 +15,7 @@ Paints new pictures whose colours, brush and material come from a picture of you
 **1.** Choose the picture in *Load Image*.
 
 **2.** Get the model, if it is not there yet; any SD1.5 checkpoint will do:
-{links(SD15, SD15.checkpoint)}
+{links(SD15.checkpoint)}
 
 **3.** Say in *Prompt: reference* what the picture shows, and in *Prompt: new* what to paint.
 

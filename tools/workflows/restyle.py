@@ -6,7 +6,7 @@ from workflows.models import SD15, Family, links
 
 
 def start_note(family: Family) -> str:
-    """What to do first."""
+    """Say what to do first."""
     other = "SDXL" if family is SD15 else "SD1.5"
     where = "*Video restyle (SDXL)*" if family is SD15 else "*Video restyle*"
     return f"""## Restyle a video
@@ -17,7 +17,7 @@ alike, so that the result does not flicker.
 **1.** Choose your video in *Load Video*.
 
 **2.** Get the two models, if they are not there yet:
-{links(family, family.checkpoint, family.controlnet)}
+{links(family.checkpoint, family.controlnet)}
 
 Any {family.name} checkpoint with an {family.name} ControlNet will do. For {other} open {where}.
 
