@@ -43,7 +43,7 @@ colour changes in the painted one. Lower is steadier; 0 is perfect.
 
 
 def try_it(graph: Graph) -> None:
-    """Draw the plain branch and the cross-frame branch, side by side."""
+    """Draw the plain branch, and the cross-frame branch below it."""
     graph.note("Start here", START_NOTE)
     with graph.column():
         with graph.group("1. Clip"):
