@@ -3,7 +3,7 @@
 Run:  python tools/build_locales.py http://127.0.0.1:8188
 or:   python tools/build_locales.py object_info.json     (what that server has at /object_info)
 
-The nodes' schemas are where English texts are written; `locales/en` only repeats them, so that
+The English texts are written in the nodes' schemas; `locales/en` only repeats them, so that
 translators see everything there is. Other languages are written by hand.
 """
 
@@ -17,7 +17,7 @@ FILE = Path(__file__).resolve().parent.parent / "locales" / "en" / "nodeDefs.jso
 
 
 def node_texts(object_info: dict) -> dict:
-    """All texts of the pack's nodes, in the form of ComfyUI's nodeDefs.json."""
+    """Return all texts of the pack's nodes, in the form of ComfyUI's nodeDefs.json."""
     return {
         name: {
             "display_name": info["display_name"],

@@ -1,8 +1,8 @@
-"""Take the pictures of the page: a node each for its help, and the graphs for README and templates.
+"""Take the pictures of the page: one of each node for its help, others of whole graphs.
 
 Run:  python tools/build_pictures.py http://127.0.0.1:8188     (a server with this pack)
 
-Wants a Chromium (see `tests/comfyui/browser.py`).
+The script needs a Chromium (see `tests/comfyui/browser.py`).
 """
 
 import io
@@ -13,9 +13,8 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "comfyui"))
 
 from browser import Page, browser, open_page
-from build_workflows import FOLDER, read_object_info
+from build_workflows import FOLDER, REFERENCE, read_object_info
 from PIL import Image
-from reference_workflow import REFERENCE
 
 ROOT = FOLDER.parent
 NODES = ROOT / "web" / "docs" / "images"
@@ -47,7 +46,7 @@ def main() -> None:
 
 
 def node_picture(page: Page, kind: str) -> Image.Image:
-    """A node by itself, as it comes out of the search."""
+    """Take the picture of a node, as it comes out of the search."""
     page.page.evaluate(
         """kind => {
             app.graph.clear();
@@ -73,7 +72,7 @@ def node_picture(page: Page, kind: str) -> Image.Image:
 
 
 def graph_picture(page: Page, name: str) -> Image.Image:
-    """A whole workflow."""
+    """Take the picture of a whole workflow."""
     workflow = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     page.page.set_viewport_size({"width": 3200, "height": 1600})
     page.page.evaluate("workflow => app.loadGraphData(workflow)", workflow)

@@ -2,8 +2,8 @@
 
 Run:  python tools/build_thumbnails.py http://127.0.0.1:8188     (a server with this pack)
 
-Every example but the first wants models that have to be downloaded. Here the demo's stand in for
-them, so the pictures show what each graph does, not how a checkpoint paints.
+Every example but the first needs models that have to be downloaded. Here the demo's model stands
+in for them, so the pictures show what each graph does, not how a checkpoint paints.
 """
 
 import io
@@ -16,10 +16,8 @@ from urllib.parse import urlencode
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "comfyui"))
 
-from build_workflows import FOLDER, read_object_info
-from demo_workflow import TRY_IT
+from build_workflows import FOLDER, REFERENCE, TRY_IT, read_object_info
 from PIL import Image
-from reference_workflow import REFERENCE
 from workflow_api import api_prompt
 
 SIDE, SCALE, GAP = 64, 3, 12
@@ -42,10 +40,10 @@ PROMPTS = {
 
 
 def main() -> None:
-    """Write a picture for every workflow that paints a video.
+    """Write a picture for every workflow that paints a video, but for the first example.
 
-    The first one's shows the plain clip, too; the demo model paints nothing without a hint, so
-    that of the reference picture shows the graph.
+    The picture of the first example shows the plain clip, too, and is not made here. The demo
+    model paints nothing without a hint, so the picture of `Reference picture` shows its graph.
     """
     if len(sys.argv) != 2:
         sys.exit(__doc__)
@@ -61,34 +59,46 @@ def main() -> None:
 
 
 def with_demo(prompt: dict, text: str) -> dict:
-    """A prompt with the demo's model and clip in place of files; it saves images, no video."""
-    kinds = {node["class_type"]: key for key, node in prompt.items()}
+    """Put the demo's model and clip in place of files, and let images be saved, no video."""
     for node in prompt.values():
         node["inputs"].update(VALUES.get(node["class_type"], {}))
-    prompt[kinds["CheckpointLoaderSimple"]] = {"class_type": "CrossFrameDemoModel", "inputs": {}}
-    if "ControlNetLoader" in kinds:
-        _reconnect(prompt, [kinds["ControlNetLoader"], 0], [kinds["CheckpointLoaderSimple"], 3])
-    for key in [key for key, node in prompt.items() if node["class_type"] == "Canny"]:
-        # Its ControlNet has learned from the frames themselves, not from edges.
-        _reconnect(prompt, [key, 0], prompt.pop(key)["inputs"]["image"])
-    if "LoadVideo" in kinds:
-        prompt[kinds["LoadVideo"]] = {"class_type": "CrossFrameDemoClip", "inputs": {}}
-    texts = [node for node in prompt.values() if node["class_type"] == "CLIPTextEncode"]
-    for node in texts:
-        positive = "watermark" not in node["inputs"]["text"]
-        node["inputs"]["text"] = text if positive else ""
-    trims = [node for node in prompt.values() if node["class_type"] == "Video Slice"]
-    for number, node in enumerate(trims):
+    _replace_files(prompt)
+    for key in _keys(prompt, "CLIPTextEncode"):
+        inputs = prompt[key]["inputs"]
+        inputs["text"] = "" if "watermark" in inputs["text"] else text
+    trims = _keys(prompt, "Video Slice")
+    for number, key in enumerate(trims):
         seconds = CLIP_SECONDS / len(trims)
-        node["inputs"].update(start_time=number * seconds, duration=seconds)
-    sources = [key for key, node in prompt.items() if node["class_type"] == "ImageScale"]
-    painted = [key for key, node in prompt.items() if node["class_type"] == "VAEDecode"]
-    for key in [key for key, node in prompt.items() if node["class_type"].startswith("Save")]:
+        prompt[key]["inputs"].update(start_time=number * seconds, duration=seconds)
+    _save_images(prompt)
+    return prompt
+
+
+def _replace_files(prompt: dict) -> None:
+    """Put the demo's model and clip in place of the nodes that load files."""
+    (model,) = _keys(prompt, "CheckpointLoaderSimple")
+    prompt[model] = {"class_type": "CrossFrameDemoModel", "inputs": {}}
+    for key in _keys(prompt, "ControlNetLoader"):
+        _reconnect(prompt, [key, 0], [model, 3])
+    for key in _keys(prompt, "Canny"):
+        # The demo's ControlNet has learned from the frames themselves, not from edges.
+        _reconnect(prompt, [key, 0], prompt.pop(key)["inputs"]["image"])
+    for key in _keys(prompt, "LoadVideo"):
+        prompt[key] = {"class_type": "CrossFrameDemoClip", "inputs": {}}
+
+
+def _save_images(prompt: dict) -> None:
+    """Save the frames that are painted from and those that are painted, and nothing else."""
+    images = _keys(prompt, "ImageScale") + _keys(prompt, "VAEDecode")
+    for key in _keys(prompt, "SaveVideo"):
         del prompt[key]
-    for number, key in enumerate([*sources, *painted]):
+    for number, key in enumerate(images):
         inputs = {"images": [key, 0]}
         prompt[f"{SAVE}{number}"] = {"class_type": "PreviewImage", "inputs": inputs}
-    return prompt
+
+
+def _keys(prompt: dict, kind: str) -> list[str]:
+    return [key for key, node in prompt.items() if node["class_type"] == kind]
 
 
 def _reconnect(prompt: dict, before: list, after: list) -> None:
@@ -98,7 +108,7 @@ def _reconnect(prompt: dict, before: list, after: list) -> None:
 
 
 def thumbnail(server: str, prompt: dict) -> Image.Image:
-    """Run a prompt; frames of its sources above, of what is painted below."""
+    """Run a prompt, and show frames of its sources above those that are painted."""
     outputs = run(server, prompt)
     keys = sorted((key for key in outputs if key.startswith(SAVE)), key=int)
     rows = [
@@ -117,7 +127,7 @@ def thumbnail(server: str, prompt: dict) -> Image.Image:
 
 
 def run(server: str, prompt: dict) -> dict:
-    """Queue a prompt and wait for it; its outputs by node."""
+    """Queue a prompt, wait for it, and return its outputs by node."""
     body = json.dumps({"prompt": prompt}).encode()
     with urllib.request.urlopen(f"{server}/prompt", body) as answer:
         number = json.load(answer)["prompt_id"]
@@ -131,7 +141,7 @@ def run(server: str, prompt: dict) -> dict:
 
 
 def images_of(server: str, output: dict) -> list[Image.Image]:
-    """The images that a node has saved."""
+    """Return the images that a node has saved."""
     found = []
     for image in output["images"]:
         with urllib.request.urlopen(f"{server}/view?{urlencode(image)}") as answer:

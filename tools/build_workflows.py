@@ -3,36 +3,49 @@
 Run:  python tools/build_workflows.py http://127.0.0.1:8188
 or:   python tools/build_workflows.py object_info.json     (what that server has at /object_info)
 
-What the files hold is the same whichever supported version of ComfyUI it is made with: the
-nodes' sockets up to the last one used, and the widgets that are set here.
+The files are the same whichever supported version of ComfyUI describes the nodes: a file holds
+each node's sockets up to the last one used, and the widgets that are set in `workflows/`.
 """
 
 import json
 import sys
 import urllib.request
+from functools import partial
 from pathlib import Path
 
-from chunks_workflow import CHUNKS, chunks
-from demo_workflow import TRY_IT, try_it
-from reference_workflow import REFERENCE, reference
-from restyle_workflow import restyles
+from workflows.chunks import chunks
+from workflows.graph import Graph
+from workflows.models import SD15, SDXL
+from workflows.reference import reference
+from workflows.restyle import restyle
+from workflows.try_it import try_it
 
 FOLDER = Path(__file__).resolve().parent.parent / "example_workflows"
+TRY_IT = "1 - Try it (no downloads)"
+REFERENCE = "Reference picture"
+EXAMPLES = {
+    TRY_IT: try_it,
+    "Video restyle": partial(restyle, family=SD15),
+    "Video restyle (frame by frame)": partial(restyle, family=SD15, frame_by_frame=True),
+    "Video restyle (SDXL)": partial(restyle, family=SDXL),
+    "Long clip in chunks": chunks,
+    REFERENCE: reference,
+}
 
 
 def build(object_info: dict) -> dict[str, dict]:
     """Return every example workflow by the name of its file."""
-    named = {
-        TRY_IT: try_it(object_info),
-        **restyles(object_info),
-        CHUNKS: chunks(object_info),
-        REFERENCE: reference(object_info),
-    }
-    return {f"{name}.json": workflow for name, workflow in named.items()}
+    return {f"{name}.json": _draw(name, object_info) for name in EXAMPLES}
+
+
+def _draw(name: str, object_info: dict) -> dict:
+    graph = Graph(object_info)
+    EXAMPLES[name](graph)
+    return graph.workflow(name)
 
 
 def as_text(workflow: dict) -> str:
-    """The text of a workflow file."""
+    """Return the text of a workflow file."""
     return json.dumps(workflow, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -45,7 +58,7 @@ def read_object_info(source: str) -> dict:
 
 
 def main() -> None:
-    """Write the files."""
+    """Write the files of all example workflows."""
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     FOLDER.mkdir(exist_ok=True)

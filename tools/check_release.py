@@ -2,7 +2,7 @@
 
 Run:  python tools/check_release.py [--tag v1.2.3]
 
-Ends with an error if anything is.
+The script ends with an error if anything is missing.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def missing(project: dict, version: str, changelog: str, tag: str | None = None) -> list[str]:
-    """What the Registry, or a reader of the changelog, would miss."""
+    """Return what the Registry, or a reader of the changelog, would miss."""
     urls = project["project"].get("urls", {})
     comfy = project["tool"]["comfy"]
     gaps = [

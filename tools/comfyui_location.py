@@ -1,4 +1,4 @@
-"""Where ComfyUI is. Run as a script, prints the path, or nothing if there is none."""
+"""Find ComfyUI. Run as a script, this prints its path, or nothing if there is none."""
 
 import os
 import re
@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def find_comfyui() -> Path | None:
-    """COMFYUI_PATH, else the ComfyUI this pack is installed in, else comfy-cli's workspace.
+    """Return COMFYUI_PATH, else the ComfyUI this pack is installed in, else comfy-cli's workspace.
 
     Raises FileNotFoundError if COMFYUI_PATH is set but holds no ComfyUI.
     """
@@ -26,7 +26,7 @@ def find_comfyui() -> Path | None:
 
 
 def use_comfyui(path: Path, cpu: bool) -> None:
-    """Make ComfyUI importable in this process, as its main.py would."""
+    """Make ComfyUI importable in this process, as its main.py does."""
     sys.path.insert(0, str(path))
     import comfy.cli_args
 
@@ -44,7 +44,7 @@ def need_comfyui(cpu: bool) -> Path:
 
 
 def comfyui_version(path: Path) -> str:
-    """The version that a ComfyUI folder says it has."""
+    """Return the version that a ComfyUI folder says it has."""
     text = (path / "comfyui_version.py").read_text()
     return re.search(r'__version__ = "(.+)"', text)[1]
 

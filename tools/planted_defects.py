@@ -3,8 +3,8 @@
     python tools/planted_defects.py            all of them
     python tools/planted_defects.py hint bank  those whose names contain a word
 
-Each defect is a mistake that packs of this kind make. Prints a table, and ends with an error if
-the tests let one pass. Run it with the interpreter of the test environment.
+Each defect is a mistake that packs of this kind make. The script prints a table, and ends with an
+error if the tests let a defect pass. Run it with the interpreter of the test environment.
 """
 
 import shutil
@@ -22,7 +22,7 @@ LEFT_OUT = shutil.ignore_patterns(".git", ".venv*", "__pycache__", "build", ".*_
 
 @dataclass(frozen=True)
 class Defect:
-    """A mistake: in a file, some text stands where another should; tests that must notice."""
+    """A mistake, `wrong` in place of `right` in a file, and the tests that must notice it."""
 
     name: str
     file: str
@@ -485,30 +485,47 @@ DEFECTS = [
 
 
 def main() -> None:
-    words = sys.argv[1:]
-    chosen = [d for d in DEFECTS if not words or any(word in d.name for word in words)]
-    passed = []
+    """Plant the defects that are asked for, and end with an error if the tests let one pass."""
+    chosen = named(sys.argv[1:])
+    if not chosen:
+        sys.exit("no defect has a name that contains one of these words")
+    passed = count_passing(chosen)
+    if passed:
+        sys.exit(f"{passed} of {len(chosen)} defects pass the tests")
+    print(f"all {len(chosen)} defects are caught")
+
+
+def named(words: list[str]) -> list[Defect]:
+    """Return the defects whose names contain one of the words, or all of them if there is none."""
+    return [d for d in DEFECTS if not words or any(word in d.name for word in words)]
+
+
+def count_passing(defects: list[Defect]) -> int:
+    """Plant one defect after another, print whether it is caught, and count those that are not."""
+    passed = 0
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "crossframe-copy"
         shutil.copytree(ROOT, copy, ignore=LEFT_OUT)
-        bar = tqdm(chosen, unit="defect")
+        bar = tqdm(defects, unit="defect")
         for defect in bar:
             bar.set_postfix_str(defect.name)
             caught = is_caught(defect, copy)
             bar.write(f"{'caught' if caught else 'PASSED':<8}{defect.name}")
-            if not caught:
-                passed.append(defect.name)
-    if passed:
-        sys.exit(f"{len(passed)} of {len(chosen)} defects pass the tests")
-    print(f"all {len(chosen)} defects are caught")
+            passed += not caught
+    return passed
 
 
 def is_caught(defect: Defect, copy: Path) -> bool:
-    """Plant a defect in a copy of the pack, run its tests, and put it right again."""
+    """Plant a defect in a copy of the pack, run its tests, and restore the file afterwards.
+
+    Returns whether a test has failed.
+    """
     file = copy / defect.file
     right = file.read_text()
     if right.count(defect.right) != 1:
-        sys.exit(f"{defect.name!r}: its text is not once in {defect.file}; put it right here")
+        sys.exit(
+            f"{defect.name!r}: {defect.file} does not hold its text exactly once; correct it here"
+        )
     file.write_text(right.replace(defect.right, defect.wrong))
     command = [sys.executable, "-m", "pytest", "-x", "-q", *defect.tests.split()]
     try:

@@ -1,9 +1,9 @@
 """Make a Python environment for the tests and the demo and print its interpreter.
 
 With a ComfyUI, the environment sits on top of ComfyUI's own: it sees ComfyUI's packages and
-adds what the tests need beside them, without changing ComfyUI's environment. Without one it
-has its own torch. ComfyUI's interpreter is COMFYUI_PYTHON, else that of `.venv` or `venv` in
-its folder; if it has none, its requirements are installed as well.
+adds what the tests need beside them, without changing ComfyUI's environment. Without a ComfyUI
+it has its own torch. ComfyUI's interpreter is COMFYUI_PYTHON, else that of `.venv` or `venv` in
+ComfyUI's folder; if there is none, ComfyUI's requirements are installed as well.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def comfyui_python(comfyui: Path) -> str | None:
-    """The interpreter that ComfyUI runs with, if it can be told."""
+    """Return the interpreter that ComfyUI runs with, if it can be told."""
     if chosen := os.environ.get("COMFYUI_PYTHON"):
         return chosen
     folders = (".venv/bin", "venv/bin", ".venv/Scripts", "venv/Scripts")
@@ -43,8 +43,8 @@ def comfyui_python(comfyui: Path) -> str | None:
 def environment(name: str, base: str, wanted: list[Path], beneath: str | None) -> Path:
     """Create or reuse the environment `name` and return its interpreter.
 
-    base: interpreter to make it from. wanted: requirement files. beneath: interpreter of
-    another environment whose packages it shall see.
+    base: the interpreter to make it from. wanted: requirement files. beneath: the interpreter of
+    another environment whose packages the new one sees.
     """
     folder = ROOT / name
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")

@@ -8,7 +8,7 @@ is slow on a CPU), and whole CLIP text encoders, whose size ComfyUI does not rea
 import math
 from pathlib import Path
 
-from workflow_models import SD15, SDXL, Family
+from workflows.models import SD15, SDXL, Family
 
 # What ComfyUI must find out from the weights; num_heads is what it assumes for SD1.5.
 _SHARED = {

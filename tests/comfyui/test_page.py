@@ -6,11 +6,11 @@ from pathlib import Path
 
 import model_files
 import pytest
-import workflow_models
 from browser import CORNER, browser, open_page
 from comfy_server import FOLDER, running_server
 from comfyui_location import ROOT
 from input_files import write_picture, write_video
+from workflows import models
 
 pytestmark = pytest.mark.chromium
 TRY_IT = "1 - Try it (no downloads)"
@@ -23,7 +23,7 @@ TITLE = 30
 def server(tmp_path_factory):
     """A server that has every file the examples want, so that none of them is missed."""
     folder = tmp_path_factory.mktemp("page")
-    for family in (workflow_models.SD15, workflow_models.SDXL):
+    for family in (models.SD15, models.SDXL):
         model_files.write_models(folder / "models", family)
     (folder / "input").mkdir()
     write_video(folder / "input" / "my_video.mp4")
@@ -101,7 +101,7 @@ def test_missing_models_are_offered_for_download(chromium, tmp_path):
         page.page.get_by_text("View details").click()
         page.settle()
         text = page.text()
-    for file in (workflow_models.SD15.checkpoint, workflow_models.SD15.controlnet):
+    for file in (models.SD15.checkpoint, models.SD15.controlnet):
         assert file["name"].removesuffix(".safetensors") in text
 
 

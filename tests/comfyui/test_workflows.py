@@ -12,12 +12,12 @@ from urllib.parse import quote
 import model_files
 import pytest
 import torch
-import workflow_models
 from comfy_server import FOLDER, running_server
 from comfyui_location import ROOT
 from input_files import FPS, FRAMES, SECONDS, write_picture, write_video
 from PIL import Image
 from workflow_api import PAGE_ONLY, api_prompt, set_widget
+from workflows import models
 
 EXAMPLES = {
     "KSampler": "Video restyle.json",
@@ -38,7 +38,7 @@ PICTURES = {"red.png": (230, 40, 40), "green.png": (30, 160, 60)}
 def server():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for family in (workflow_models.SD15, workflow_models.SDXL):
+        for family in (models.SD15, models.SDXL):
             model_files.write_models(folder / "models", family)
         (folder / "input").mkdir()
         write_video(folder / "input" / "clip.mp4")

@@ -1,6 +1,6 @@
 """Turn a workflow as the page saves it into the prompt that the page would queue."""
 
-from workflow_graph import WIDGET_TYPES
+from workflows.graph import WIDGET_TYPES
 
 PAGE_ONLY = ("Note", "MarkdownNote")
 MUTED, BYPASSED = 2, 4  # values of a node's mode

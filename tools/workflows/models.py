@@ -1,4 +1,4 @@
-"""The model files that the example workflows want, and what suits them."""
+"""The model files that the example workflows need, and the settings that suit them."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ HUB = "https://huggingface.co"
 
 @dataclass(frozen=True)
 class Family:
-    """Models of one family and the settings of the examples for them.
+    """The models of one family, and the settings that the examples have for them.
 
-    checkpoint, controlnet: as the page's download list wants them. size: of the frames, width
-    and height in pixels. side: of a square picture.
+    checkpoint, controlnet: the files, as the page's download list names them. size: the width and
+    height of frames in pixels. side: the width and height of a square picture.
     """
 
     name: str
@@ -56,8 +56,8 @@ SDXL = Family(
 )
 
 
-def links(family: Family, *files: dict[str, str]) -> str:
-    """A list in Markdown of the files a workflow wants."""
+def links(*files: dict[str, str]) -> str:
+    """Return a Markdown list of the files that a workflow needs."""
     return "\n".join(
         f"- [{file['name']}]({file['url']}) in *models/{file['directory']}*" for file in files
     )

@@ -1,0 +1,84 @@
+"""Parts that example workflows share: models, prompts, a clip's frames, ControlNet, the result.
+
+Prompts go from part to part as a dictionary of the inputs that samplers have for them.
+"""
+
+from workflows.graph import Graph, Node, Output
+from workflows.models import Family
+
+SAMPLING = {
+    "seed": 1,
+    "steps": 20,
+    "cfg": 7.0,
+    "sampler_name": "dpmpp_2m",
+    "scheduler": "karras",
+}
+Link = Node | Output
+Prompts = dict[str, Link]
+
+
+def load_checkpoint(graph: Graph, family: Family) -> Node:
+    """Load a family's checkpoint."""
+    file = family.checkpoint
+    return graph.node("CheckpointLoaderSimple", download=file, ckpt_name=file["name"])
+
+
+def models(graph: Graph, family: Family) -> tuple[Node, Node]:
+    """Load checkpoint and ControlNet, in a group."""
+    file = family.controlnet
+    with graph.group("2. Models"):
+        checkpoint = load_checkpoint(graph, family)
+        controlnet = graph.node("ControlNetLoader", download=file, control_net_name=file["name"])
+    return checkpoint, controlnet
+
+
+def prompt(graph: Graph, clip: Link, text: str, title: str = "Prompt") -> Node:
+    """Encode one prompt."""
+    return graph.node("CLIPTextEncode", title, clip=clip, text=text)
+
+
+def prompts(graph: Graph, clip: Link, positive: str, negative: str) -> Prompts:
+    """Encode what to paint and what not."""
+    return {
+        "positive": prompt(graph, clip, positive),
+        "negative": prompt(graph, clip, negative, "Negative prompt"),
+    }
+
+
+def style(graph: Graph, clip: Link) -> Prompts:
+    """Add the prompts of the workflows that paint a video anew, in a group."""
+    positive = "watercolor painting, soft washes of color, paper texture"
+    with graph.group("3. Style"):
+        return prompts(graph, clip, positive, "photo, blurry, text, watermark")
+
+
+def cut(
+    graph: Graph, video: Link, size: tuple[int, int], title: str = "Trim", **times: float
+) -> tuple[Node, Node]:
+    """Cut a piece out of a video; return its components, and its frames in a size."""
+    trimmed = graph.node("Video Slice", title, video=video, **times)
+    components = graph.node("GetVideoComponents", video=trimmed)
+    return components, scale(graph, "Scale frames", components["images"], size)
+
+
+def scale(graph: Graph, title: str, image: Link, size: tuple[int, int], **other: str) -> Node:
+    """Scale images; what does not fit is cut off at the edges, if nothing else is said."""
+    width, height = size
+    how = {"upscale_method": "lanczos", "crop": "center", **other}
+    return graph.node("ImageScale", title, image=image, width=width, height=height, **how)
+
+
+def keep_shapes(
+    graph: Graph, prompts: Prompts, controlnet: Link, image: Link, title: str | None = None, **more
+) -> Prompts:
+    """Give both prompts the ControlNet."""
+    inputs = {**prompts, "control_net": controlnet, "image": image, **more}
+    node = graph.node("ControlNetApplyAdvanced", title, **inputs)
+    return {"positive": node["positive"], "negative": node["negative"]}
+
+
+def save_video(graph: Graph, name: str, **components: Link) -> None:
+    """Make a video of its components, and write it."""
+    video = graph.node("CreateVideo", **components)
+    how = {"format": "auto", "codec": "auto"}
+    graph.node("SaveVideo", video=video, filename_prefix=f"video/{name}", **how)
