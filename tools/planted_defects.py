@@ -90,8 +90,8 @@ DEFECTS = [
     Defect(
         "the noise mask of frame 0 for every frame",
         "hosts/comfy/orders/frame_by_frame.py",
-        "return noise_mask[rows]",
-        "return noise_mask[:1]",
+        "self.mask is None or len(self.mask) == 1 else take(self.mask, places)",
+        "self.mask is None or len(self.mask) == 1 else self.mask[:1]",
         COND,
     ),
     Defect(
@@ -118,10 +118,9 @@ DEFECTS = [
     Defect(
         "steps told apart by noise level",
         "attention/run.py",
-        "return Evaluation(self, self.step, tuple(frames), frozenset(layers))",
-        "return Evaluation(self, self._level(), tuple(frames), frozenset(layers))\n\n"
-        "    def _level(self):\n"
-        "        return self._noise_levels.index(self._noise_levels[self.step])",
+        "return self.run.evaluate(self.step, self.frames, layers)",
+        "level = self._noise_levels.index(self._noise_levels[self.step])\n"
+        "        return self.run.evaluate(level, self.frames, layers)",
         "tests/attention/test_run.py",
     ),
     Defect(
@@ -154,8 +153,8 @@ DEFECTS = [
     ),
     Defect(
         "start and end are ignored",
-        "hosts/comfy/orders/per_step.py",
-        "if not full_range and not run.active(float(timestep[0])):",
+        "hosts/comfy/orders/evaluation.py",
+        "if not full_range and not run.facts.is_active(float(timestep[0])):",
         "if False:",
         ORDERS,
     ),
@@ -175,21 +174,21 @@ DEFECTS = [
     ),
     Defect(
         "memory is asked for the whole clip",
-        "hosts/comfy/run/budget.py",
-        "noise_shape = [at_most, *noise_shape[1:]]",
-        "pass",
+        "hosts/comfy/run/memory.py",
+        "noise_shape = [plan.plan_batch(model, conds, noise_shape), *noise_shape[1:]]",
+        "plan.plan_batch(model, conds, noise_shape)",
         MEMORY,
     ),
     Defect(
         "the bank is not asked for",
-        "hosts/comfy/run/budget.py",
+        "hosts/comfy/run/memory.py",
         "noise_shape = [noise_shape[0] + needed, *noise_shape[1:]]",
         "pass",
         MEMORY,
     ),
     Defect(
         "samplers draw their noise for the batch",
-        "hosts/comfy/orders/per_step.py",
+        "hosts/comfy/orders/wrappers.py",
         "sampler = with_frame_noise(sampler, seed, run.noise)",
         "pass",
         SAMPLERS,
@@ -197,8 +196,8 @@ DEFECTS = [
     Defect(
         "one draw of a sampler's noise for all frames",
         "hosts/comfy/run/comfy_run.py",
-        "return [numbers[self.frame - self.offset]] if self.one_frame else numbers",
-        "return [0] if self.one_frame else [0 for _ in numbers]",
+        "return [facts.numbers[place] for place in facts.places(self.lead.frames)]",
+        "return [0]",
         SAMPLERS,
     ),
     Defect(
@@ -218,7 +217,7 @@ DEFECTS = [
     Defect(
         "noise on the way does not know a part of a clip",
         "hosts/comfy/run/comfy_run.py",
-        "self.numbers = numbers_of(noise, seed, self.offset)",
+        "numbers = numbers_of(noise, seed, facts.order.start)",
         "pass",
         ON_THE_WAY,
     ),
@@ -246,7 +245,7 @@ DEFECTS = [
     Defect(
         "guidance is not tried",
         "hosts/comfy/neighbours/guidance_trial.py",
-        "raise _refusal(owner_of(function), node)",
+        "raise _refusal(owner_of(function))",
         "return Verdict()",
         GUIDANCE,
     ),
@@ -259,15 +258,15 @@ DEFECTS = [
     ),
     Defect(
         "patches of batches hold the first rows",
-        "hosts/comfy/orders/per_step.py",
-        "return holding(places_inside(model_options), rows_of(run.rows_of(frames), run.rows))",
-        "return nullcontext()",
+        "hosts/comfy/orders/evaluation.py",
+        "held = places_inside(options)",
+        "pass",
         PATCH_ROWS,
     ),
     Defect(
         "patches of a frame hold the first rows",
-        "hosts/comfy/orders/per_step.py",
-        "around.enter_context(_rows_of_frame(run, options))",
+        "hosts/comfy/orders/wrappers.py",
+        "around.enter_context(_holding_rows_of_frame(run, options))",
         "pass",
         PATCH_ROWS,
     ),
@@ -280,8 +279,8 @@ DEFECTS = [
     ),
     Defect(
         "default prompts are decided batch by batch",
-        "hosts/comfy/orders/per_step.py",
-        "return resolve_default_prompts(conds, x, timestep, run.rows, frames)",
+        "hosts/comfy/orders/evaluation.py",
+        "return resolve_default_prompts(conds, x, timestep, run.facts.rows, places)",
         "return conds",
         DEFAULTS,
     ),
@@ -316,7 +315,7 @@ DEFECTS = [
     Defect(
         "other packs are not told the frames",
         "hosts/comfy/run/comfy_run.py",
-        "if len(evaluation.frames) < run.rows:",
+        "if count < run.facts.rows:",
         "if False:",
         NEIGHBOURS,
     ),
@@ -343,9 +342,9 @@ DEFECTS = [
     ),
     Defect(
         "a state leaves out what later frames read",
-        "attention/run.py",
-        "carried = carried_frames(policy, frames) if carry else frozenset()",
-        "carried = frozenset()",
+        "attention/painting_order.py",
+        "for frame in carried_frames(policy, frames) if carry else ():",
+        "for frame in ():",
         STATE,
     ),
     Defect(
@@ -358,8 +357,8 @@ DEFECTS = [
     Defect(
         "frames after a gap are numbered without it",
         "attention/state.py",
-        "return replace(self, frames=frame, kept=kept)",
-        "return replace(self, kept=kept)",
+        "return replace(self, frames=frame, stored=stored)",
+        "return replace(self, stored=stored)",
         STATE,
     ),
     Defect(
@@ -421,7 +420,7 @@ DEFECTS = [
     Defect(
         "hidden states of a frame that was not finished are taken for it",
         "hosts/comfy/state/record.py",
-        "if number == run.frame or not file.exists():",
+        "if number in lead.frames or not file.exists():",
         "if not file.exists():",
         RESUME,
     ),
@@ -448,21 +447,21 @@ DEFECTS = [
     ),
     Defect(
         "keys and values are projected for every row that attends to them",
-        "hosts/comfy/run/self_attention.py",
-        "free = without_replaced(evaluation.layers, options)",
-        "free = frozenset()",
+        "hosts/comfy/run/shared_projections.py",
+        "free = without_replaced(evaluation.layers, options) & run.untouched",
+        "pass",
         SHARED,
     ),
     Defect(
         "the fast path beside another attn1 patch",
-        "hosts/comfy/run/self_attention.py",
-        "bool(patches) and patches[-1] is attend",
-        "attend in patches",
+        "hosts/comfy/run/shared_projections.py",
+        "bool(patches) and patches[-1] is attn1_patch",
+        "attn1_patch in patches",
         SHARED,
     ),
     Defect(
         "the fast path over another node's attention",
-        "hosts/comfy/run/self_attention.py",
+        "hosts/comfy/run/shared_projections.py",
         "if tuple(layer) not in replaced and tuple(layer)[:2] not in replaced",
         "if True",
         SHARED,
@@ -475,9 +474,9 @@ DEFECTS = [
         SHARED,
     ),
     Defect(
-        "all frames at once on a processor",
+        "all frames at once on a CPU",
         "hosts/comfy/run/batches.py",
-        'return min(frames, FRAMES_ON_A_PROCESSOR) if device_type == "cpu" else frames',
+        'return min(frames, FRAMES_ON_A_CPU) if device_type == "cpu" else frames',
         "return frames",
         MEMORY,
     ),

@@ -102,7 +102,7 @@ def exact_sizes(monkeypatch):
 
 def per_evaluation(model) -> int:
     """Bytes that an evaluation leaves: first and previous frame, cond and uncond, fp32."""
-    layers = model.model_options["crossframe"].layers
+    layers = tiny.settings_of(model).layers
     return 2 * 2 * sum(a.tokens(tiny.SIZE, tiny.SIZE) * a.channels * 4 for a in layers)
 
 

@@ -55,7 +55,7 @@ def test_all_frames_per_step(sd15, prompts, live):
     sizes = {most_bytes(live, tiny.ksampler, chunks, prompts, n, 5) for n in (8, 32, 128)}
     sizes |= {most_bytes(live, tiny.ksampler, chunks, prompts, 8, n) for n in (20, 80)}
     # First and previous frame, for both conds, in all chosen layers.
-    layers = chunks.model_options["crossframe"].layers
+    layers = tiny.settings_of(chunks).layers
     expected = sum(a.tokens(SIZE, SIZE) * a.channels * 4 for a in layers) * 2 * 2
     assert sizes == {expected}
 
@@ -96,7 +96,7 @@ def test_odd_sizes(sd15, prompts, live, size):
     """Halving rounds up, and both orders agree on such sizes too."""
     model, latent = tiny.patch(sd15, layers="all", frames_per_batch=2), tiny.clip(4, size=size)
     stock = tiny.ksampler(model, *prompts, latent, steps=1)
-    layers = model.model_options["crossframe"].layers
+    layers = tiny.settings_of(model).layers
     assert live.most == sum(a.tokens(size, size) * a.channels * 4 for a in layers) * 2 * 2
     assert tiny.error(tiny.frame_ksampler(model, *prompts, latent, steps=1), stock) < 1e-4
 
@@ -109,7 +109,7 @@ def test_half_precision_halves_the_bank(prompts, live):
     model.model.diffusion_model.to(torch.bfloat16)
     patched = tiny.patch(model)
     tiny.frame_ksampler(patched, *prompts, tiny.clip(3), steps=2)
-    layers = patched.model_options["crossframe"].layers
+    layers = tiny.settings_of(patched).layers
     frame = sum(a.tokens(tiny.SIZE, tiny.SIZE) * a.channels * 2 for a in layers)
     assert live.most == frame * 2 * 2 * 2  # conds, kept frames, steps
 
@@ -195,8 +195,8 @@ def test_frames_per_batch_0(sd15, device, free, frames):
     import torch
     from crossframe.hosts.comfy.run.budget import frames_per_batch
 
-    run = types.SimpleNamespace(
-        settings=tiny.patch(sd15).model_options["crossframe"],
+    run = types.tiny.settings_of(
+        SimpleNamespace(settings=tiny.patch(sd15)),
         rows=200,
         one_batch=False,
         state=None,
@@ -264,7 +264,7 @@ def test_the_bank_is_asked_for(sd15, prompts, monkeypatch):
         sample(tiny.patch(sd15, **inputs), *prompts, tiny.clip(6), steps=20, denoise=1.0)
         return [*asked]
 
-    layers = tiny.patch(sd15).model_options["crossframe"].layers
+    layers = tiny.tiny.settings_of(patch(sd15)).layers
     one_frame = 2 * sum(a.tokens(16, 16) * a.channels * 4 for a in layers)  # for both conds
     frames = [1 + math.ceil(n * 20 * one_frame / per_frame) for n in (2, 1, 0, 0, 0, 0)]
     assert asked_for(tiny.frame_ksampler) == frames

@@ -54,7 +54,7 @@ def test_nothing_is_computed_twice(sd15, prompts, frames, references):
     """In one batch: plain img2img, and k times the products of attention for k references."""
     steps, latent = 2, tiny.clip(frames)
     model = tiny.patch(sd15, references=references, layers="all")
-    layers = model.model_options["crossframe"].layers
+    layers = tiny.settings_of(model).layers
     plain = flop(lambda: tiny.ksampler(sd15, *prompts, latent, steps=steps))
     one_more = sum(4 * a.tokens(16, 16) ** 2 * a.channels for a in layers)
     with_two = max(frames - 2, 0) if references == "first + previous" else 0
@@ -65,7 +65,7 @@ def test_nothing_is_computed_twice(sd15, prompts, frames, references):
 def test_first_projects_keys_and_values_of_the_first_frame_alone(sd15, prompts):
     frames, latent = 5, tiny.clip(5)
     model = tiny.patch(sd15, references="first", layers="all")
-    layers = model.model_options["crossframe"].layers
+    layers = tiny.settings_of(model).layers
     plain = flop(lambda: tiny.ksampler(sd15, *prompts, latent, steps=1))
     of_a_frame = sum(2 * 2 * a.tokens(16, 16) * a.channels**2 for a in layers)  # K and V
     expected = plain - of_a_frame * (frames - 1) * 2  # conds

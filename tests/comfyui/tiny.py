@@ -172,16 +172,21 @@ def patch(real, **inputs):
     return CrossFrameAttention.execute(model=real, **{**defaults, **inputs}).args[0]
 
 
+def settings_of(patched):
+    """The settings that a patched MODEL carries."""
+    from crossframe.hosts.comfy.model.carried import settings_of
+
+    return settings_of(patched.model_options)
+
+
 def patch_own(real, frames_per_batch: int = 0):
     """The MODEL with every part of the pack in place, and each frame attending to itself."""
     import dataclasses
 
     from crossframe.attention.references import Own
     from crossframe.hosts.comfy.attach import attach_settings
-    from crossframe.hosts.comfy.model.carried import settings_of
 
-    patched = patch(real, layers="all", frames_per_batch=frames_per_batch)
-    settings = settings_of(patched.model_options)
+    settings = settings_of(patch(real, layers="all", frames_per_batch=frames_per_batch))
     return attach_settings(real, dataclasses.replace(settings, policy=Own()))
 
 

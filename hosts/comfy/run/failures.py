@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from .... import attention
-from ....attention import StepMismatchError
+from ....attention import Run, StepMismatchError
 from ..errors import BadInputError
 
-CORE = attention.__name__
+CORE = Run.__module__.rpartition(".")[0]  # the package `attention`, however the pack is called
 # Whose code says nothing about who is to blame: it is called by everybody.
 _COMMON = ("torch", "comfy", "comfy_extras", "einops", "nodes", CORE.rpartition(".")[0])
 # Parts of what torch says if tensors have other sizes than they should have.
