@@ -128,7 +128,7 @@ def test_full_size_models(family, size, bank_gib):
     settings = getattr(comfy.supported_models, family)(config)
     base = comfy.model_base.BaseModel if family == "SD15" else comfy.model_base.SDXL
     patcher = types.SimpleNamespace(model=base(settings, device="meta"))
-    layers = self_attention_layers(patcher, LAYER_SETS["up"], "test")
+    layers = self_attention_layers(patcher, LAYER_SETS["up"])
     frame = sum(attn1.tokens(size, size) * attn1.channels * 2 for attn1 in layers) * 2
     assert frame * 2 * 20 / 1024**3 == pytest.approx(bank_gib, rel=0.01)
     print(f"{family}: in chunks {frame * 2 / 1024**2:.1f} MiB, frame by frame {bank_gib} GiB")
@@ -193,22 +193,20 @@ def test_the_batch_leaves_room_for_controlnets(sd15, canny, prompts, monkeypatch
 def test_frames_per_batch_0(sd15, device, free, frames):
     """What fits and runs fastest, on simulated devices where a frame with one cond takes 1 byte."""
     import torch
-    from crossframe.hosts.comfy.run.budget import frames_per_batch
+    from crossframe.attention import PaintingOrder
+    from crossframe.hosts.comfy.run.memory import MemoryPlan
 
-    run = types.tiny.settings_of(
-        SimpleNamespace(settings=tiny.patch(sd15)),
-        rows=200,
-        one_batch=False,
-        state=None,
-        bank_bytes=12,
-    )
+    settings = tiny.settings_of(tiny.patch(sd15))
+    order = PaintingOrder.of(settings.policy, 200)
+    plan = MemoryPlan(settings, order, one_batch=False, has_state=False)
+    plan.expect_bank(12)
     model = types.SimpleNamespace(memory_required=lambda shape: shape[0])
     shape = (200, 4, 16, 16)
-    assert frames_per_batch(run, model, shape, free, torch.device(device)) == frames
-    run.one_batch = True  # another node needs it, whatever fits
-    assert frames_per_batch(run, model, shape, free, torch.device(device)) == 200
-    run.settings = dataclasses.replace(run.settings, frames_per_batch=3)
-    assert frames_per_batch(run, model, shape, free, torch.device(device)) == 3
+    assert plan.frames_per_batch(model, shape, free, torch.device(device)) == frames
+    plan.one_batch = True  # another node needs it, whatever fits
+    assert plan.frames_per_batch(model, shape, free, torch.device(device)) == 200
+    plan.settings = dataclasses.replace(settings, frames_per_batch=3)
+    assert plan.frames_per_batch(model, shape, free, torch.device(device)) == 3
 
 
 @pytest.mark.parametrize("order", ["batch", "frames"])
@@ -234,7 +232,7 @@ def test_nothing_outlives_a_failed_run(sd15, prompts, live, order):
 
 def test_the_memory_rule():
     """As many frames as fit with the headroom ComfyUI itself keeps, never less than one."""
-    from crossframe.hosts.comfy.run.batches import batches, frames_that_fit
+    from crossframe.hosts.comfy.run.batches import frames_that_fit
 
     def required(frames):
         return 10 * frames
@@ -243,14 +241,30 @@ def test_the_memory_rule():
     assert frames_that_fit(required, free=151, frames=40) == 10
     assert frames_that_fit(required, free=150, frames=40) == 9
     assert frames_that_fit(required, free=0, frames=40) == 1
-    assert batches(9, 4) == [range(0, 3), range(3, 6), range(6, 9)]
-    assert batches(5, 8) == [range(0, 5)]
-    for frames in range(1, 30):
-        for at_most in range(1, 12):
-            parts = batches(frames, at_most)
-            assert [f for part in parts for f in part] == list(range(frames))
-            assert max(map(len, parts)) <= at_most
-            assert len(parts) == -(-frames // at_most)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_batches_of_groups_of_one_size(size):
+    """Batches are as few as possible and of nearly equal size, and no group is split."""
+    from crossframe.hosts.comfy.run.batches import batches
+
+    for count in range(1, 30):
+        groups = [tuple(range(size * i, size * (i + 1))) for i in range(count)]
+        for most in range(1, 12):
+            parts = batches(groups, most)
+            assert [f for part in parts for f in part] == list(range(size * count))
+            assert all(len(part) % size == 0 for part in parts)
+            assert max(map(len, parts)) <= max(most, size)
+            assert len(parts) == -(-count // max(most // size, 1))
+            assert max(map(len, parts)) - min(map(len, parts)) <= size
+
+
+def test_batches_of_groups_of_several_sizes():
+    from crossframe.hosts.comfy.run.batches import batches
+
+    groups = [(0, 4, 8), (1,), (2,), (3,), (5, 6)]
+    assert batches(groups, 2) == [(0, 4, 8), (1, 2), (3,), (5, 6)]
+    assert batches(groups, 4) == [(0, 1, 4, 8), (2, 3, 5, 6)]
 
 
 def test_the_bank_is_asked_for(sd15, prompts, monkeypatch):
@@ -264,7 +278,7 @@ def test_the_bank_is_asked_for(sd15, prompts, monkeypatch):
         sample(tiny.patch(sd15, **inputs), *prompts, tiny.clip(6), steps=20, denoise=1.0)
         return [*asked]
 
-    layers = tiny.tiny.settings_of(patch(sd15)).layers
+    layers = tiny.settings_of(tiny.patch(sd15)).layers
     one_frame = 2 * sum(a.tokens(16, 16) * a.channels * 4 for a in layers)  # for both conds
     frames = [1 + math.ceil(n * 20 * one_frame / per_frame) for n in (2, 1, 0, 0, 0, 0)]
     assert asked_for(tiny.frame_ksampler) == frames

@@ -61,7 +61,7 @@ def test_they_can_be_handed_on(pack):
     files = importlib.import_module(f"{PATH}.hosts.comfy.demo.files")
     core = importlib.import_module(f"{PATH}.attention")
     made = [
-        hosts.BadInputError("CrossFrameKSampler", "model", "It is none.", "Connect one."),
+        hosts.BadInputError("model", "It is none.", "Connect one."),
         files.DamagedModelError("a file is missing."),
         core.StepMismatchError("frame 1 took 3 model evaluations"),
     ]

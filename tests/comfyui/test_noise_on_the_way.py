@@ -258,7 +258,7 @@ def test_later_frames_of_a_long_clip_do_not_draw_all_noise_before_them(monkeypat
     latent = {"samples": torch.zeros(2, 4, 8, 8)}
     whole = randn((60_002, 4, 8, 8), generator=torch.Generator().manual_seed(5))
     monkeypatch.setattr(torch, "randn", noting)
-    found = noise_from(SeededNoise(5), latent, 60_000, "CrossFrameKSampler")
+    found = noise_from(SeededNoise(5), latent, 60_000)
     assert torch.equal(found, whole[60_000:])
     assert largest < 100 * 4 * 8 * 8
 
@@ -270,7 +270,7 @@ def test_pieces_of_noise_are_the_whole_bit_for_bit(first, size):
 
     latent = {"samples": torch.zeros(4, 4, size, size)}
     whole = torch.randn((first + 4, 4, size, size), generator=torch.Generator().manual_seed(5))
-    assert torch.equal(noise_from(SeededNoise(5), latent, first, "node"), whole[first:])
+    assert torch.equal(noise_from(SeededNoise(5), latent, first), whole[first:])
 
 
 class RowsOfItsOwn:

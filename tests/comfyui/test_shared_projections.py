@@ -384,9 +384,9 @@ def test_no_layer_waits_for_the_device(sd15, prompts, monkeypatch, n, compatible
 
         return call
 
-    monkeypatch.setattr(Evaluation, "attend", watched(Evaluation.attend))
-    monkeypatch.setattr(Evaluation, "collect", watched(Evaluation.collect))
+    monkeypatch.setattr(Evaluation, "gathered", watched(Evaluation.gathered))
+    monkeypatch.setattr(Evaluation, "collected", watched(Evaluation.collected))
     monkeypatch.setattr(attn1, "attend_to_rows", watched(attn1.attend_to_rows))
     model = tiny.patch(sd15, layers="all", frames_per_batch=n)
     tiny.ksampler(beside(model) if compatible else model, *prompts, tiny.clip(), steps=2)
-    assert set(calls) == ({"attend"} if compatible else {"collect", "attend_to_rows"})
+    assert set(calls) == ({"gathered"} if compatible else {"collected", "attend_to_rows"})

@@ -406,12 +406,12 @@ def test_a_step_at_the_edge_of_the_range_acts_however_it_is_rounded(sd15):
     from crossframe.hosts.comfy.run.comfy_run import new_run
 
     guider = CFGGuider(tiny.patch(sd15, start_percent=0.25, end_percent=0.75))
-    run = new_run(guider, torch.ones(2, 4, 8, 8), node="node", one_frame=False)
-    for edge in run.sigmas:
-        assert all(run.active(edge * (1 + shift)) for shift in (2**-23, 0, -(2**-23)))
-    start, end = run.sigmas
-    assert not run.active(start * 1.001)
-    assert not run.active(end * 0.999)
+    facts = new_run(guider, torch.ones(2, 4, 8, 8), one_frame=False).facts
+    for edge in facts.sigmas:
+        assert all(facts.is_active(edge * (1 + shift)) for shift in (2**-23, 0, -(2**-23)))
+    start, end = facts.sigmas
+    assert not facts.is_active(start * 1.001)
+    assert not facts.is_active(end * 0.999)
 
 
 def test_a_state_of_another_size_is_refused(anchor, clip, prompts):
