@@ -22,7 +22,7 @@ check:
 	@python="$(ENVIRONMENT)"; test -n "$$python" && \
 	"$$python" -m ruff check . && \
 	"$$python" -m ruff format --check . && \
-	"$$python" -m mypy
+	"$$python" tools/check_types.py
 
 format:
 	@python="$(ENVIRONMENT)"; test -n "$$python" && \

@@ -44,6 +44,7 @@ def measure(family: str, steps: int, layers: str):
     from comfy.samplers import CFGGuider, sampler_object
     from comfy_extras.nodes_custom_sampler import BasicScheduler, Noise_RandomNoise
 
+    from ..attention import FrameByFrame
     from ..hosts.comfy.orders.sampler_nodes import sample_custom
     from ..hosts.comfy.run.bank_size import expected_size
     from ..hosts.comfy.run.comfy_run import new_run
@@ -69,7 +70,7 @@ def measure(family: str, steps: int, layers: str):
     clip = torch.zeros(FRAMES, 4, SIDE[family], SIDE[family])
     continuation = Continuation(carry=True)
     origin = Origin.of(guider, clip, sampler, sigmas)
-    run = new_run(guider, clip, one_frame=True, continuation=continuation, origin=origin)
+    run = new_run(guider, clip, FrameByFrame, continuation=continuation, origin=origin)
     estimate = expected_size(run, guider, sampler, sigmas, clip).nbytes
     yield f"{family}, {steps} steps, layers {layers}: estimate {estimate / MIB:.2f} MiB"
     noise = Noise_RandomNoise(0)

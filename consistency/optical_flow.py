@@ -69,9 +69,7 @@ def _flow(here: np.ndarray, there: np.ndarray, size: Sequence[int]) -> Tensor:
     """The flow between two grey pictures, in pixels of a picture of `size`: (*size, 2)."""
     from skimage.registration import optical_flow_tvl1
 
-    down, right = optical_flow_tvl1(  # type: ignore[no-untyped-call]
-        here, there, dtype=here.dtype
-    )
+    down, right = optical_flow_tvl1(here, there, dtype=here.dtype)
     flow = torch.from_numpy(np.stack((right, down)))[None]  # (1, 2, h, w)
     factors = torch.tensor([size[1] / here.shape[1], size[0] / here.shape[0]])
     enlarged = torch.nn.functional.interpolate(

@@ -11,7 +11,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ...attention import LAYER_SETS, Storage, reference_policy, with_scenes
 from .errors import BadInputError
-from .model.carried import Carried, settings_of
+from .model.carried import Carried, carried_by
 from .model.settings import BANK_DEVICES, KEY, NODE, Settings
 from .model.unet import self_attention_layers
 from .orders.evaluation import change_prediction, evaluate_clip
@@ -58,7 +58,7 @@ def attach(model, choice: Choice):
             f"the range from {choice.start_percent} to {choice.end_percent} is empty.",
             "Make start_percent smaller than end_percent.",
         )
-    if settings_of(model.model_options) is not None:
+    if carried_by(model.model_options) is not None:
         raise BadInputError(
             "model",
             "it already carries cross-frame attention.",

@@ -61,7 +61,8 @@ class CrossFrameProcessor:
 
         diffusers passes on only those `cross_attention_kwargs` that the signature names.
         """
-        return functools.update_wrapper(functools.partial(self._process), self.wrapped.__call__)
+        signature: Any = self.wrapped.__call__  # type: ignore[operator]  # an object's, too
+        return functools.update_wrapper(functools.partial(self._process), signature)
 
     def _process(
         self,
@@ -134,7 +135,7 @@ class Clip:
                 f"frame {frame} cannot start: {expected} of {self.frames} frames have been "
                 f"started, and {more}; cross_frame_attention(frames=...) says how many there are"
             )
-        if frame == 0:
+        if frame == 0 or self.lead is None:
             order = PaintingOrder.of(self.policy, self.frames)
             self.lead, self._brought = FrameByFrame(Run(self.policy, order)), []
         elif self.painted < frame:

@@ -95,7 +95,8 @@ class CrossFrameVideoPipeline(StableDiffusionControlNetImg2ImgPipeline):
         sides = kwargs.get("height"), kwargs.get("width")
         check_sizes({**start, **controls}, self.image_processor, *sides)
 
-        painted, nsfw = [], []
+        painted: list[Any] = []
+        nsfw: list[Any] = []
         noise_state = generator.get_state()
         with (
             cross_frame_attention(

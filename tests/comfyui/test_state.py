@@ -403,10 +403,11 @@ def test_noise_levels_that_differ_are_told_in_digits_that_differ(clip, anchor, f
 def test_a_step_at_the_edge_of_the_range_acts_however_it_is_rounded(sd15):
     """A start in the middle of the denoising lies on a step of many schedules."""
     from comfy.samplers import CFGGuider
+    from crossframe.attention import PerStep
     from crossframe.hosts.comfy.run.comfy_run import new_run
 
     guider = CFGGuider(tiny.patch(sd15, start_percent=0.25, end_percent=0.75))
-    facts = new_run(guider, torch.ones(2, 4, 8, 8), one_frame=False).facts
+    facts = new_run(guider, torch.ones(2, 4, 8, 8), PerStep).facts
     for edge in facts.sigmas:
         assert all(facts.is_active(edge * (1 + shift)) for shift in (2**-23, 0, -(2**-23)))
     start, end = facts.sigmas

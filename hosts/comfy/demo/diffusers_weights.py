@@ -17,7 +17,7 @@ class ChannelFactor(float):
     ComfyUI multiplies it with that width and needs an int, so released models have whole factors.
     """
 
-    def __mul__(self, channels: int) -> int:
+    def __mul__(self, channels: float) -> int:
         return round(float(self) * channels)
 
     __rmul__ = __mul__

@@ -37,10 +37,12 @@ def carried_by(model_options: dict) -> Carried | None:
     return carried_in(model_options.get("transformer_options", {}))
 
 
-def settings_of(model_options: dict) -> Settings | None:
-    """Return the settings that model options carry; None without cross-frame attention."""
+def settings_of(model_options: dict) -> Settings:
+    """Return the settings that model options carry. Raises LookupError if there are none."""
     carried = carried_by(model_options)
-    return None if carried is None else carried.settings
+    if carried is None:
+        raise LookupError("these model options carry no cross-frame attention")
+    return carried.settings
 
 
 def run_of(model_options: dict) -> Any:
@@ -52,8 +54,9 @@ def run_of(model_options: dict) -> Any:
 def carrying(model_options: dict, **changes: Any) -> dict:
     """Return model options that carry something else; the given ones stay as they are.
 
-    changes: fields of `Carried`, or `carried` for all of it.
+    changes: fields of `Carried`. Raises KeyError without cross-frame attention.
     """
-    carried = changes.pop("carried", None) or carried_by(model_options)
-    options = {**model_options.get("transformer_options", {}), KEY: replace(carried, **changes)}
+    options = model_options["transformer_options"]
+    carried: Carried = options[KEY]
+    options = {**options, KEY: replace(carried, **changes)}
     return {**model_options, "transformer_options": options}

@@ -25,8 +25,8 @@ def is_comfyuis(function: Any) -> bool:
 
 def runs_comfyuis_forward(module: torch.nn.Module, kind: str) -> bool:
     """Whether calling a module runs the forward pass that ComfyUI's class of this name has."""
-    forward = module.forward
-    function = getattr(forward, "__func__", None)  # none for what is no method
+    forward: Any = module.forward
+    function: Any = getattr(forward, "__func__", None)  # none for what is no method
     return (
         type(module).__call__ is torch.nn.Module.__call__
         and getattr(forward, "__self__", None) is module

@@ -140,7 +140,8 @@ def is_plain_object(value: Any) -> bool:
     What does something when it is gone is not: a copy of it would do that, too.
     """
     kind = type(value)
-    plain = kind.__flags__ & _HEAP_TYPE and kind.__new__ is object.__new__
+    makes: Any = kind.__new__
+    plain = kind.__flags__ & _HEAP_TYPE and makes is object.__new__
     return bool(plain) and not hasattr(kind, "__del__") and is_open(value)
 
 

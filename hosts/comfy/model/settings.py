@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from ....attention import Layer, State, Storage
+from ....attention import Layer, Storage
 from ....attention.references import Policy, policy_name
 from .unet import Attn1
 
@@ -36,7 +37,8 @@ class Settings:
     end_percent: float
     frames_per_batch: int
     storage: Storage
-    state: State | None = None  # what frames before the latent's have left
+    # What frames before the latent's have left: a state with its origin, see `state/`.
+    state: Any = None
 
     @property
     def addresses(self) -> frozenset[Layer]:

@@ -6,6 +6,7 @@ before anything is sampled. Whatever is not here works; the README's table says 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import BadInputError
 from ..model.owners import module_of, owner_of
@@ -27,14 +28,14 @@ class Neighbour:
     """
 
     name: str
-    found: Callable[[object], bool]
+    found: Callable[[Any], bool]
     refused: frozenset[str]
     problem: str
     fix: str
     input: str = "model"
 
 
-def made_by(owner: str) -> Callable[[object], bool]:
+def made_by(owner: str) -> Callable[[Any], bool]:
     """Whether a function that was defined in class `owner` is among a MODEL's patches."""
 
     def found(guider) -> bool:
@@ -57,7 +58,7 @@ def _patches(model_options: dict) -> Iterator[object]:
         yield from model_options.get(name, [])
 
 
-def wrapped_by(key: str) -> Callable[[object], bool]:
+def wrapped_by(key: str) -> Callable[[Any], bool]:
     """Whether a wrapper of this key is on a MODEL."""
 
     def found(guider) -> bool:
@@ -79,7 +80,7 @@ def _names_inside(guider) -> Iterator[str]:
             yield owner_of(function)
 
 
-def controlled_by(kind: str) -> Callable[[object], bool]:
+def controlled_by(kind: str) -> Callable[[Any], bool]:
     """Whether a ControlNet of a class is in a chain of the guider's conds."""
 
     def found(guider) -> bool:

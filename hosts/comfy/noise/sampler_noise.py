@@ -43,7 +43,7 @@ def with_frame_noise(sampler, seed: int | None, noise: RowNoise):
 
     @functools.wraps(function, updated=())
     def sample(model, x, sigmas, *args, **kwargs):
-        if begin is not None:
+        if begin is not None and seed is not None:
             kwargs[OPTION] = _frame_noise(begin, x, sigmas, seed, noise)
         with noise.active():
             return function(model, x, sigmas, *args, **kwargs)

@@ -5,7 +5,7 @@ import logging
 import torch
 
 from ..errors import BadInputError
-from ..model.carried import settings_of
+from ..model.carried import carried_by
 from ..model.settings import NODE
 from ..neighbours.known import FRAME_BY_FRAME, check_neighbours
 from ..noise.sampler_noise import function_name
@@ -38,7 +38,7 @@ def check_frame_by_frame(guider, latent: torch.Tensor, sampler, noise_mask) -> N
 
     noise_mask: None, or (rows, 1, height, width). Raises BadInputError.
     """
-    if settings_of(guider.model_options) is None:
+    if carried_by(guider.model_options) is None:
         raise BadInputError(
             "model",
             "its MODEL carries no cross-frame attention.",

@@ -9,6 +9,7 @@ import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import comfy.model_management
 import torch
@@ -16,6 +17,7 @@ from comfy.model_patcher import create_model_options_clone
 from comfy.samplers import resolve_areas_and_cond_masks_multidim
 from torch import Tensor
 
+from ....attention import FrameByFrame
 from ....attention.bank import readable_size
 from ....latents.operations import KeepPictures, StepOperation
 from ..model.carried import carrying
@@ -69,8 +71,8 @@ class Sampling:
     The guider's MODEL carries cross-frame attention; the guider is left as it is.
     """
 
-    guider: object
-    sampler: object
+    guider: Any
+    sampler: Any
     sigmas: Tensor
     seed: int
 
@@ -117,7 +119,8 @@ def sample_frames(
         for _ in range(len(finished), len(run.facts.order.groups)):
             finished.append(painter.paint_group())
             bank = true_size(bank, run)
-            if record is not None and len(finished) < len(run.facts.order.groups):
+            is_last = len(finished) == len(run.facts.order.groups)
+            if record is not None and run.facts.origin is not None and not is_last:
                 record.add(finished[-1], run.lead, run.facts.origin)
     finally:
         painter.close()
@@ -126,13 +129,13 @@ def sample_frames(
 
 def _begin(
     clip: Clip, sampling: Sampling, continuation: Continuation, record: Record | None
-) -> tuple[ComfyRun, Taken | None]:
+) -> tuple[ComfyRun[FrameByFrame], Taken | None]:
     """Begin a run, and find what is taken up of one that was interrupted."""
     origin = taken = None
     if continuation.has_origin or record is not None:
         origin = Origin.of(sampling.guider, clip.noise, sampling.sampler, sampling.sigmas)
-    if record is not None:
-        taken = record.found(continuation.first, origin)
+        if record is not None:
+            taken = record.found(continuation.first, origin)
     operations: tuple[StepOperation, ...] = ()
     if continuation.reference_only:
         model = sampling.guider.model_patcher.model
@@ -140,7 +143,7 @@ def _begin(
     run = new_run(
         sampling.guider,
         clip.noise,
-        one_frame=True,
+        FrameByFrame,
         continuation=continuation,
         origin=origin,
         one_noise=clip.one_noise,
@@ -154,7 +157,7 @@ def _begin(
 class _Painter:
     """Samples one group of frames after another."""
 
-    def __init__(self, clip: Clip, sampling: Sampling, run: ComfyRun) -> None:
+    def __init__(self, clip: Clip, sampling: Sampling, run: ComfyRun[FrameByFrame]) -> None:
         self.clip, self.sampling, self.run = clip, sampling, run
         self._conds = _clip_conds(sampling.guider, clip.latent)
         self._keyframes = HookKeyframes(self._conds.values())
@@ -225,17 +228,18 @@ def _clip_conds(guider, latent: Tensor) -> dict[str, list[dict]]:
 
 
 def _outcome(
-    run: ComfyRun, finished: Sequence[Finished], bank: BankSize, carry: bool
+    run: ComfyRun[FrameByFrame], finished: Sequence[Finished], bank: BankSize, carry: bool
 ) -> SampledFrames:
     """Return the frames in the order of the clip, and what they leave."""
     places = [frame for group in run.facts.order.groups for frame in group]
     samples = in_order(torch.cat([samples for samples, _ in finished]), places)
-    x0 = None
-    if all(x0 is not None for _, x0 in finished):
-        x0 = in_order(torch.cat([x0 for _, x0 in finished]), places)
+    shown = [x0 for _, x0 in finished if x0 is not None]
+    x0 = in_order(torch.cat(shown), places) if len(shown) == len(finished) else None
     held = f"the bank held at most {readable_size(run.core.peak_bytes)}"
     log.info("Cross-frame attention: %s.", held)
-    state = run.leave() if carry else None
+    state = None
+    if carry and run.facts.origin is not None:
+        state = ComfyState.of(run.lead.leave(), run.facts.origin)
     held = f"{held} ({readable_size(bank.nbytes)} expected)"
     return SampledFrames(samples, x0, state, _report(run, held))
 

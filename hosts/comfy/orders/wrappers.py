@@ -9,11 +9,12 @@ from contextlib import ExitStack
 import torch
 from comfy.model_patcher import create_model_options_clone
 
+from ....attention import FrameByFrame, PerStep
 from ..errors import named
-from ..model.carried import carried_by, carrying, run_of
+from ..model.carried import carrying, run_of, settings_of
 from ..model.own_code import is_comfyuis
 from ..model.settings import NODE
-from ..neighbours.guidance_trial import Clip, check_guidance
+from ..neighbours.guidance_trial import Clip, Verdict, check_guidance
 from ..neighbours.known import IN_BATCHES, PER_STEP, check_neighbours
 from ..neighbours.sampler_watch import RowsTogether
 from ..noise.clip_noise import is_one_noise
@@ -46,15 +47,15 @@ def run_sampling(executor, noise, latent_image, sampler, sigmas, *args, **kwargs
             guider.model_options = before
 
 
-def _run_of_clip(guider, noise, latent, sampler, sigmas) -> ComfyRun:
+def _run_of_clip(guider, noise, latent, sampler, sigmas) -> ComfyRun[PerStep]:
     """Begin a run for a stock sampler node, which has all frames at every step."""
     check_sampling(guider, guider.conds, latent, PER_STEP)
-    continuation = Continuation(carried_by(guider.model_options).settings.state)
+    continuation = Continuation(settings_of(guider.model_options).state)
     origin = Origin.of(guider, noise, sampler, sigmas) if continuation.has_origin else None
     run = new_run(
         guider,
         noise,
-        one_frame=False,
+        PerStep,
         continuation=continuation,
         origin=origin,
         one_noise=is_one_noise(noise),
@@ -126,27 +127,29 @@ def run_sampler(executor, guider, sigmas, extra_args, callback, noise, *args, **
         if run.facts.one_frame:
             if run.verdict is None:
                 with run.noise.paused():
-                    try_guidance(run, guider, sigmas, options, noise)
+                    run.verdict = try_guidance(run, guider, sigmas, options, noise)
             around.enter_context(_holding_rows_of_frame(run, options))
         if getattr(executor.class_obj, "sampler_function", None) is not None:
             around.enter_context(run.noise.paused())
         return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
 
 
-def try_guidance(run: ComfyRun, guider, sigmas, model_options: dict, noise) -> None:
+def try_guidance(run: ComfyRun[FrameByFrame], guider, sigmas, options: dict, noise) -> Verdict:
     """Refuse guidance that would come out otherwise frame by frame. Raises BadInputError.
 
     noise: of the first frames that are sampled, (frames, channels, height, width).
     """
-    numbers = [0] * run.facts.rows if run.facts.one_noise else run.facts.numbers
-    clip = Clip.of(noise[:1], sigmas, numbers, run.noise.seed)
-    run.verdict = check_guidance(guider, model_options, clip)
+    numbers = run.facts.numbers
+    if numbers is None or run.facts.one_noise:
+        numbers = [0] * run.facts.rows
+    seed = None if run.noise is None else run.noise.seed
+    return check_guidance(guider, options, Clip.of(noise[:1], sigmas, numbers, seed))
 
 
-def _holding_rows_of_frame(run: ComfyRun, model_options: dict):
+def _holding_rows_of_frame(run: ComfyRun[FrameByFrame], model_options: dict):
     """Let other nodes' patches hold the rows of the frames that are sampled."""
     held = places_inside(model_options)
-    if run.verdict.cut:
+    if run.verdict is not None and run.verdict.cut:
         held += places_of_guidance(model_options)
     places = run.facts.places(run.lead.frames)
     return holding(held, rows_of(places, run.facts.rows))

@@ -51,7 +51,7 @@ def _links(value: Any) -> Iterator[tuple[str, int]]:
             yield from _links(inner)
     elif isinstance(value, (list, tuple)):
         if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], (int, float)):
-            yield value[0], value[1]
+            yield value[0], int(value[1])
             return
         for inner in value:
             yield from _links(inner)

@@ -48,7 +48,7 @@ def resolve_default_prompts(
     """
     return [
         cond
-        if not any("default" in entry for entry in cond or [])
+        if cond is None or not any("default" in entry for entry in cond)
         else _resolved(cond, x, timestep, clip, frames)
         for cond in conds
     ]

@@ -39,7 +39,9 @@ def places_in(
     it is a dict. Parameters of a model are no such tensors.
     """
     if isinstance(value, MutableMapping):
-        roots = [(functools.partial(value.get, k), _setter(value, k)) for k in value if keys(k)]
+        roots: list[tuple[Callable[[], Any], Callable[[Any], None]]] = [
+            (functools.partial(value.get, k), _setter(value, k)) for k in value if keys(k)
+        ]
     else:
         roots = list(_spots(value))
     found = [Place(*spot, held) for spot in roots if (held := tuple(_tensors(spot[0]())))]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from comfy.samplers import KSAMPLER
 
+from ....attention import FrameByFrame
 from ....attention.bank import readable_size
 from ..model.own_code import holds_foreign_code, is_comfyuis
 from ..rows.conditions import conds_that_run
@@ -33,7 +34,7 @@ class BankSize:
         return self.per_evaluation * self.evaluations
 
 
-def expected_size(run: ComfyRun, guider, sampler, sigmas, latent) -> BankSize:
+def expected_size(run: ComfyRun[FrameByFrame], guider, sampler, sigmas, latent) -> BankSize:
     """Return the size of a run's bank, as far as it can be told before sampling.
 
     It is exact where every cond runs in every evaluation over the whole frame; areas and
@@ -52,7 +53,7 @@ def expected_size(run: ComfyRun, guider, sampler, sigmas, latent) -> BankSize:
     return BankSize(per_evaluation, evaluations, True)
 
 
-def true_size(announced: BankSize, run: ComfyRun) -> BankSize:
+def true_size(announced: BankSize, run: ComfyRun[FrameByFrame]) -> BankSize:
     """Return the size of a run's bank, known after one of its frames; the run then asks for it.
 
     It is said if it is another size than was announced.
@@ -109,7 +110,7 @@ class _CountingModel:
         self.model_patcher = guider.model_patcher
         self.inner_model = guider.model_patcher.model
         self.cfg = 1.0
-        self.conds = {}
+        self.conds: dict = {}
         self.count = 0
         self._active = active
 

@@ -5,6 +5,7 @@ It travels to the sampling wrappers in one slot of ComfyUI's options (`model/car
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
 
 import torch
 
@@ -25,6 +26,8 @@ from ..state.record import Taken
 from ..state.same_sampling import check_origin
 from .memory import MemoryPlan
 from .self_attention import LayerCalls
+
+Lead = TypeVar("Lead", FrameByFrame, PerStep)
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Facts:
 
 
 @dataclass
-class ComfyRun:
+class ComfyRun(Generic[Lead]):
     """Everything that changes while a clip is sampled in ComfyUI.
 
     core: the run of the pack's core. lead: what leads it through the clip. memory: the plan that
@@ -77,7 +80,7 @@ class ComfyRun:
 
     facts: Facts
     core: Run
-    lead: FrameByFrame | PerStep
+    lead: Lead
     memory: MemoryPlan
     controls: ControlCopies = field(default_factory=ControlCopies)
     calls: LayerCalls = field(default_factory=LayerCalls)
@@ -97,16 +100,12 @@ class ComfyRun:
         facts = self.facts
         if facts.one_noise:
             return [0] * len(noise)
-        if isinstance(self.lead, FrameByFrame):
-            return [facts.numbers[place] for place in facts.places(self.lead.frames)]
         numbers = facts.numbers
+        if isinstance(self.lead, FrameByFrame) and numbers is not None:
+            return [numbers[place] for place in facts.places(self.lead.frames)]
         if numbers is None and seed is not None and noise.flatten(1).any(dim=1).all():
             numbers = numbers_of(noise, seed, facts.order.start)
         return numbers or range(facts.order.start, facts.order.frames)
-
-    def leave(self) -> ComfyState:
-        """Return what the frames have left for later ones. Only for a run that has an origin."""
-        return ComfyState.of(self.lead.leave(), self.facts.origin)
 
 
 @dataclass(frozen=True)
@@ -123,30 +122,32 @@ class ComfyEvaluation(Evaluation):
 def new_run(
     guider,
     noise: torch.Tensor,
+    lead: type[Lead],
     *,
-    one_frame: bool,
     continuation: Continuation = NOTHING,
     origin: Origin | None = None,
     one_noise: bool = False,
     numbers: Sequence[int] | None = None,
     taken: Taken | None = None,
     operations: tuple[StepOperation, ...] = (),
-) -> ComfyRun:
+) -> ComfyRun[Lead]:
     """Begin a run for a guider whose MODEL carries settings.
 
-    noise: of the latent's frames, (frames, channels, height, width). continuation, origin: if it
+    noise: of the latent's frames, (frames, channels, height, width). lead: the class of what leads
+    the run through the clip, which is the order of work. continuation, origin: if it
     goes on from a state or leaves one. one_noise: whether all frames share their noise. numbers:
     of the frames in the whole clip, if they are known and do not follow one another. taken: what
     is taken up of a run that was interrupted.
     Raises BadInputError if the run cannot go on from its state.
     """
-    settings: Settings = settings_of(guider.model_options)
+    settings = settings_of(guider.model_options)
     state = continuation.state
-    if state is not None:
+    if state is not None and origin is not None:
         check_origin(state.origin, origin)
         origin = replace(origin, noise=state.origin.noise)
     rows, policy = noise.shape[0], continuation.policy(settings.policy)
     order = order_of(policy, rows, continuation)
+    one_frame = lead is FrameByFrame
     if one_frame and numbers is None:
         numbers = range(order.start, order.frames)
     facts = Facts(
@@ -161,9 +162,9 @@ def new_run(
         operations,
     )
     core = _core(facts, state, taken)
-    lead = FrameByFrame(core) if one_frame else PerStep(core)
     one_batch = not one_frame and needs_one_batch(guider, rows)
-    return ComfyRun(facts, core, lead, MemoryPlan(settings, order, one_batch, state is not None))
+    memory = MemoryPlan(settings, order, one_batch, state is not None)
+    return ComfyRun(facts, core, lead(core), memory)
 
 
 def order_of(policy: Policy, rows: int, continuation: Continuation) -> PaintingOrder:

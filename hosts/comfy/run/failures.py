@@ -76,11 +76,11 @@ def _owner(error: Exception) -> str | None:
     return owner
 
 
-def _innermost(traceback: TracebackType) -> TracebackType:
-    while traceback.tb_next is not None:
+def _innermost(traceback: TracebackType | None) -> TracebackType | None:
+    while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
     return traceback
 
 
-def _module(traceback: TracebackType) -> str:
-    return traceback.tb_frame.f_globals.get("__name__", "")
+def _module(traceback: TracebackType | None) -> str:
+    return "" if traceback is None else traceback.tb_frame.f_globals.get("__name__", "")

@@ -10,7 +10,7 @@ import comfy.ldm.modules.attention
 import torch
 
 from ....attention import Layer, attend_to_rows
-from ..model.carried import carried_in
+from ..model.carried import Carried, carried_in
 from ..model.settings import KEY
 
 # Where the patch leaves word for the replacement: in the dict that ComfyUI makes for one pass
@@ -43,7 +43,8 @@ def attn1_patch(query, context, value, extra_options: dict):
         return query, context, value  # a call of the model outside of a sampling
     evaluation, calls = carried.evaluation, carried.run.calls
     calls.reached = True
-    layer = Layer(*extra_options["block"], extra_options["block_index"])
+    block, number = extra_options["block"]
+    layer = Layer(block, number, extra_options["block_index"])
     labels = zip(extra_options["cond_or_uncond"], extra_options["uuids"])
     # A cond that another node's wrapper brings in later has no name; its label will do.
     entries = [evaluation.names.get(label, label) for label in labels]
@@ -75,5 +76,6 @@ def attn1_replacement(query, key, value, extra_options: dict):
             transformer_options=extra_options,
         )
 
-    carried_in(extra_options).run.calls.unattended -= 1
+    carried: Carried = extra_options[KEY]
+    carried.run.calls.unattended -= 1
     return attend_to_rows(query, key, value, extra_options.pop(ROWS), attention)

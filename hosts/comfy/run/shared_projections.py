@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ....attention import Layer
 from ..errors import BadInputError
-from ..model.carried import carried_in
+from ..model.carried import Carried, carried_in
 from ..model.own_code import runs_comfyuis_forward
 from ..model.settings import KEY, NODE
 from ..model.unet import transformer_blocks
@@ -71,11 +71,11 @@ def _with_shared_layers(options: dict, unet) -> dict:
     Which layers run ComfyUI's own code is found once for a run. Which of them other patches have
     replaced can differ from call to call, as some nodes call the model with patches of their own.
     """
-    carried = carried_in(options)
+    carried: Carried = options[KEY]
     run, evaluation = carried.run, carried.evaluation
     if run.untouched is None:
         run.untouched = untouched_layers(unet)
-    free = frozenset()
+    free: frozenset[Layer] = frozenset()
     if _goes_straight_to_projections(options):
         free = without_replaced(evaluation.layers, options) & run.untouched
     replaced = options.get("patches_replace", {})
@@ -103,7 +103,8 @@ def _check_attended(options: dict) -> None:
     compiled model has never come to an attn1 patch in this run: ComfyUI's node compiles without
     looking at patches again, so what was compiled for a MODEL without any goes on without any.
     """
-    calls = carried_in(options).run.calls
+    carried: Carried = options[KEY]
+    calls = carried.run.calls
     if calls.unattended:
         raise RuntimeError(
             f"{NODE}: another node has kept {calls.unattended} layers of the model from attending "

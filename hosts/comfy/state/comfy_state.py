@@ -78,7 +78,7 @@ class ComfyState(State):
         Conds that another node's wrapper brought in have no name that would hold in a later run
         (see `attend`), so what they left is no use.
         """
-        stored = {key: held for key, held in state.stored.items() if isinstance(key.entry[1], int)}
+        stored = {key: held for key, held in state.stored.items() if _has_a_name(key.entry)}
         return cls(state.frames, state.scene, state.noise_levels, stored, origin)
 
     def __repr__(self) -> str:
@@ -91,6 +91,11 @@ class ComfyState(State):
             f"{max(len(origin.sigmas) - 1, 0)} steps, latent {width} x {height}; "
             f"{readable_size(self.nbytes)}"
         )
+
+
+def _has_a_name(entry: Any) -> bool:
+    """Return whether a cond entry is called (cond index, position), which holds in later runs."""
+    return isinstance(entry[1], int)
 
 
 @dataclass(frozen=True, repr=False)

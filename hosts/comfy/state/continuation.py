@@ -5,7 +5,7 @@ from typing import Any
 
 from ....attention import Policy, with_scenes
 from ..errors import BadInputError
-from ..model.carried import settings_of
+from ..model.carried import carried_by
 from ..model.settings import NODE
 from .comfy_state import ComfyState, checked_state
 
@@ -80,8 +80,8 @@ def with_state_of_model(guider, continuation: Continuation) -> Continuation:
 
     Raises BadInputError if there are two.
     """
-    settings = settings_of(guider.model_options)
-    if settings is None or settings.state is None:
+    carried = carried_by(guider.model_options)
+    if carried is None or carried.settings.state is None:
         return continuation
     if continuation.state is not None:
         raise BadInputError(
@@ -89,4 +89,4 @@ def with_state_of_model(guider, continuation: Continuation) -> Continuation:
             f"there is one here and another on the {NODE} node.",
             "Connect only one of the two.",
         )
-    return replace(continuation, state=settings.state)
+    return replace(continuation, state=carried.settings.state)

@@ -82,7 +82,8 @@ def _named(state: ComfyState) -> Iterator[tuple[str, torch.Tensor]]:
                 dtype = str(stored.dtype).removeprefix("torch.")
                 visit = f".{key.visit}" if key.visit else ""
                 count = f"{key.tokens}{visit}"
-                words = (key.step, *key.layer, *key.entry, count, frame, number, dtype)
+                entry: Any = key.entry  # (cond index, position in its list)
+                words = (key.step, *key.layer, *entry, count, frame, number, dtype)
                 name = "/".join(map(str, words))
                 # One file must not hold one memory twice, as views of a tensor would.
                 yield f"{name}/values", stored.values.contiguous()

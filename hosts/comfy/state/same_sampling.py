@@ -73,7 +73,8 @@ def _of_sampling(made: Origin, now: Origin) -> list[Pair]:
             "Set the same number of steps.",
         ),
         Pair(
-            *levels,
+            levels[0],
+            levels[1],
             f"its noise levels are not those of this run: number {(place or 0) + 1} is {{}} in "
             "the state and {} in this run.",
             "Set the same scheduler and denoise.",
@@ -105,7 +106,8 @@ def _of_attention(made: Origin, now: Origin) -> list[Pair]:
             SAME_SETTINGS,
         ),
         Pair(
-            *parts,
+            parts[0],
+            parts[1],
             "it was made with cross-frame attention {}, but in this run it acts {}.",
             SAME_SETTINGS,
         ),
