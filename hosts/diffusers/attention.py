@@ -47,13 +47,13 @@ log = logging.getLogger("crossframe")
 class CrossFrameProcessor:
     """An attention processor that hands another one the tokens of reference frames.
 
-    attend: turns hidden states (rows, tokens, channels) into the key/value tokens of the
+    context_of: turns hidden states (rows, tokens, channels) into the key/value tokens of the
         same rows, (rows, k * tokens, channels).
     """
 
-    def __init__(self, wrapped: Callable[..., Tensor], attend: Callable[[Tensor], Tensor]):
+    def __init__(self, wrapped: Callable[..., Tensor], context_of: Callable[[Tensor], Tensor]):
         self.wrapped = wrapped
-        self.attend = attend
+        self.context_of = context_of
 
     @property
     def __call__(self) -> Callable[..., Tensor]:
@@ -74,7 +74,7 @@ class CrossFrameProcessor:
     ) -> Tensor:
         # An attn1 that already attends elsewhere is no self-attention (latent upscaler).
         if encoder_hidden_states is None:
-            encoder_hidden_states = self.attend(hidden_states)
+            encoder_hidden_states = self.context_of(hidden_states)
         return self.wrapped(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
 
     def __repr__(self) -> str:
@@ -112,7 +112,7 @@ class Clip:
         self.clips = clips
         self.pipeline = pipeline
         self.processors = {
-            layer: CrossFrameProcessor(attn1.processor, functools.partial(self._attend, layer))
+            layer: CrossFrameProcessor(attn1.processor, functools.partial(self._context_of, layer))
             for layer, attn1 in attentions.items()
         }
         self.lead: FrameByFrame | None = None
@@ -229,7 +229,7 @@ class Clip:
                     )
 
     @torch.compiler.disable
-    def _attend(self, layer: Layer, hidden_states: Tensor) -> Tensor:
+    def _context_of(self, layer: Layer, hidden_states: Tensor) -> Tensor:
         """Return the key/value tokens of one layer: (rows, tokens, c) -> (rows, k * tokens, c).
 
         Every row of a frame's batch is a cond entry of its own, the same row in every frame.
@@ -284,13 +284,8 @@ def cross_frame_attention(
     unet = find_unet(pipeline_or_unet)
     policy = chosen_policy(references, include_self)
     attentions = chosen_layers(unet, layers)
-    if not 0 <= start_percent < end_percent <= 1:
-        raise ValueError(
-            f"start_percent {start_percent} must be below end_percent {end_percent}, both in 0 to 1"
-        )
-    first = (1 - start_percent) * LAST_TIMESTEP if start_percent > 0 else math.inf
-    last = (1 - end_percent) * LAST_TIMESTEP if end_percent < 1 else -math.inf
-    clip = Clip(policy, frames, attentions, (first, last), clips, pipeline_or_unet)
+    timesteps = _timesteps(start_percent, end_percent)
+    clip = Clip(policy, frames, attentions, timesteps, clips, pipeline_or_unet)
     saved = {layer: attn1.processor for layer, attn1 in attentions.items()}
     hook = unet.register_forward_pre_hook(clip.begin_evaluation, with_kwargs=True)
     try:
@@ -303,6 +298,17 @@ def cross_frame_attention(
         for layer, attn1 in attentions.items():
             attn1.set_processor(saved[layer])
         clip.close()
+
+
+def _timesteps(start_percent: float, end_percent: float) -> tuple[float, float]:
+    """Return the first and the last timestep of a part of the denoising. Raises ValueError."""
+    if not 0 <= start_percent < end_percent <= 1:
+        raise ValueError(
+            f"start_percent {start_percent} must be below end_percent {end_percent}, both in 0 to 1"
+        )
+    first = (1 - start_percent) * LAST_TIMESTEP if start_percent > 0 else math.inf
+    last = (1 - end_percent) * LAST_TIMESTEP if end_percent < 1 else -math.inf
+    return first, last
 
 
 def chosen_layers(unet: UNet2DConditionModel, layers: str) -> dict[Layer, Attention]:

@@ -1,7 +1,7 @@
 """ControlNet img2img on every frame of a clip, with cross-frame attention."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from ..frame_noise import FRAME_NOISE, SAME
-from .attention import cross_frame_attention
+from .attention import Clip, cross_frame_attention
 from .choices import chosen
 from .sizes import check_sizes
 from .unet import uncompiled
@@ -95,34 +95,49 @@ class CrossFrameVideoPipeline(StableDiffusionControlNetImg2ImgPipeline):
         sides = kwargs.get("height"), kwargs.get("width")
         check_sizes({**start, **controls}, self.image_processor, *sides)
 
+        attention = cross_frame_attention(
+            self, frames, references, include_self, layers, start_percent, end_percent, 1
+        )
+
+        def inputs_of(frame: int) -> dict[str, Any]:
+            rows = {name: _shared_or_row(v, frame) for name, v in shared_or_per_frame.items()}
+            control_image = self._control_image(control_images, frame)
+            return {"image": _row(images, frame), "control_image": control_image, **rows, **kwargs}
+
+        output = self._paint(attention, frames, inputs_of, generator, frame_noise == SAME)
+        return output if return_dict else (output.frames, output.nsfw_content_detected)
+
+    def _paint(
+        self,
+        attention: AbstractContextManager[Clip],
+        frames: int,
+        inputs_of: Callable[[int], dict[str, Any]],
+        generator: torch.Generator,
+        one_noise: bool,
+    ) -> CrossFrameVideoOutput:
+        """Paint one frame after another.
+
+        attention: the context in which the U-Net has cross-frame attention. inputs_of: gives the
+        arguments of the parent's call for a frame. one_noise: whether every frame draws the same
+        random numbers.
+        """
         painted: list[Any] = []
         nsfw: list[Any] = []
         noise_state = generator.get_state()
-        with (
-            cross_frame_attention(
-                self, frames, references, include_self, layers, start_percent, end_percent, 1
-            ) as clip,
-            self._one_progress_bar(frames) as progress_bar,
-        ):
+        with attention as clip, self._one_progress_bar(frames) as progress_bar:
             for frame in range(frames):
                 clip.start_frame(frame)
-                if frame_noise == SAME:
+                if one_noise:
                     generator.set_state(noise_state)
                 picture, flags = super().__call__(
-                    image=_row(images, frame),
-                    control_image=self._control_image(control_images, frame),
-                    generator=generator,
-                    return_dict=False,
-                    **{name: _shared_or_row(v, frame) for name, v in shared_or_per_frame.items()},
-                    **kwargs,
+                    generator=generator, return_dict=False, **inputs_of(frame)
                 )
                 if self.interrupt:
                     break
                 painted.append(picture)
                 nsfw.extend(flags or [])
                 progress_bar.update()
-        output = CrossFrameVideoOutput(_joined(painted), nsfw or None)
-        return output if return_dict else (output.frames, output.nsfw_content_detected)
+        return CrossFrameVideoOutput(_joined(painted), nsfw or None)
 
     def _check_lengths(self, frames: int, control_images: Any, others: Mapping[str, Any]) -> None:
         """Raise ValueError unless everything with one part per frame has as many as `images`."""

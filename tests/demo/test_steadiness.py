@@ -66,13 +66,13 @@ def test_attending_to_oneself_is_not_steady(measured, plain, monkeypatch):
 
 def test_keys_of_a_wrong_frame_are_not_steady(measured, plain, monkeypatch):
     """What each row gets is the first frame of another row: of the other clip."""
-    attend = Evaluation.attend
+    gathered = Evaluation.gathered
 
     def swapped(self, layer, entries, tokens):
-        attended = attend(self, layer, entries, tokens)
+        attended = gathered(self, layer, entries, tokens)
         return attended if self.frames == (0,) else tuple(rows.roll(1, dims=0) for rows in attended)
 
-    monkeypatch.setattr(Evaluation, "attend", swapped)
+    monkeypatch.setattr(Evaluation, "gathered", swapped)
     assert not is_steady(measured(STEADY), plain)
 
 

@@ -140,13 +140,12 @@ def new_run(
     is taken up of a run that was interrupted.
     Raises BadInputError if the run cannot go on from its state.
     """
-    settings = settings_of(guider.model_options)
-    state = continuation.state
+    settings, state = settings_of(guider.model_options), continuation.state
     if state is not None and origin is not None:
         check_origin(state.origin, origin)
         origin = replace(origin, noise=state.origin.noise)
-    rows, policy = noise.shape[0], continuation.policy(settings.policy)
-    order = order_of(policy, rows, continuation)
+    first, policy = continuation.first, continuation.policy(settings.policy)
+    order = PaintingOrder.of(policy, first + noise.shape[0], first, continuation.carry)
     one_frame = lead is FrameByFrame
     if one_frame and numbers is None:
         numbers = range(order.start, order.frames)
@@ -162,15 +161,9 @@ def new_run(
         operations,
     )
     core = _core(facts, state, taken)
-    one_batch = not one_frame and needs_one_batch(guider, rows)
+    one_batch = not one_frame and needs_one_batch(guider, noise.shape[0])
     memory = MemoryPlan(settings, order, one_batch, state is not None)
     return ComfyRun(facts, core, lead(core), memory)
-
-
-def order_of(policy: Policy, rows: int, continuation: Continuation) -> PaintingOrder:
-    """Return the order in which the frames of a latent are painted. rows: how many it has."""
-    first = continuation.first
-    return PaintingOrder.of(policy, first + rows, first, continuation.carry)
 
 
 def _sigmas(guider, settings: Settings) -> tuple[float, float]:
