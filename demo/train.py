@@ -59,7 +59,7 @@ def pictures(count: int, seed: int) -> tuple[Tensor, Tensor, list[str]]:
 
 
 def train_autoencoder(options: argparse.Namespace) -> nn.Module:
-    """Train it to reconstruct pictures and sources through a latent close to a unit Gaussian.
+    """Train an autoencoder on pictures and sources, with latents close to a unit Gaussian.
 
     This follows Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models,
     section 3.1, without the adversarial part. It is trained on quarters of pictures, for speed.

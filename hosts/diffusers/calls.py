@@ -20,7 +20,7 @@ class Brought(NamedTuple):
 
     @classmethod
     def of(cls, args: tuple, kwargs: Mapping[str, Any]) -> "Brought":
-        """Read it from the arguments of a call of the U-Net."""
+        """Return the batch in the arguments of a call of the U-Net."""
         sample = args[0] if args else kwargs["sample"]  # (rows, channels, height, width)
         return cls(sample.shape[0], sample.shape[-1], sample.shape[-2])
 
