@@ -196,7 +196,7 @@ DEFECTS = [
     Defect(
         "one draw of a sampler's noise for all frames",
         "hosts/comfy/run/comfy_run.py",
-        "return [facts.numbers[place] for place in facts.places(self.lead.frames)]",
+        "return [numbers[place] for place in facts.places(self.lead.frames)]",
         "return [0]",
         SAMPLERS,
     ),
