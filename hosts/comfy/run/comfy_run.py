@@ -26,6 +26,7 @@ from ..state.record import Taken
 from ..state.same_sampling import check_origin
 from .memory import MemoryPlan
 from .self_attention import LayerCalls
+from .shared_projections import SharedProjections
 
 Lead = TypeVar("Lead", FrameByFrame, PerStep)
 
@@ -74,8 +75,8 @@ class ComfyRun(Generic[Lead]):
 
     core: the run of the pack's core. lead: what leads it through the clip. memory: the plan that
     is made for it. noise: draws noise for the frames that are being sampled. verdict: what the
-    trial of guidance has found, once it was made. untouched: layers that run ComfyUI's own code,
-    once that was looked at.
+    trial of guidance has found, once it was made. sharing: decides where rows share projections,
+    from the first model call on.
     """
 
     facts: Facts
@@ -86,7 +87,7 @@ class ComfyRun(Generic[Lead]):
     calls: LayerCalls = field(default_factory=LayerCalls)
     noise: RowNoise | None = None
     verdict: Verdict | None = None
-    untouched: frozenset[Layer] | None = None
+    sharing: SharedProjections | None = None
 
     def evaluate(self, frames: Sequence[int], layers: frozenset[Layer], names: dict):
         """Describe a call of the model on some frames. names: see `name_conds`."""

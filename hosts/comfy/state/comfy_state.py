@@ -12,10 +12,12 @@ from ....attention.bank import readable_size
 from ..errors import BadInputError
 from ..model.carried import settings_of
 from ..model.settings import Settings
+from ..model.unet import sample_weights
 from ..rows.conditions import conds_that_run
 
-SIGNS = 16  # weights by which a checkpoint is recognised
-TOLERANCE = 1e-3  # of the largest of them; a checkpoint is stored as fp16 here and fp32 there
+TOLERANCE = (
+    1e-3  # of the largest sampled weight; a checkpoint is stored as fp16 here and fp32 there
+)
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,9 @@ class Origin:
         """What a sampling is about to be made with. noise: (frames, channels, height, width)."""
         settings: Settings = settings_of(guider.model_options)
         model = guider.model_patcher.model
-        signs = model.diffusion_model.time_embed[0].weight.detach().flatten()[:SIGNS]
         return cls(
             type(model).__name__,
-            tuple(signs.float().tolist()),
+            sample_weights(guider.model_patcher),
             str(model.get_dtype_inference()).removeprefix("torch."),
             tuple((*attn1.layer, attn1.channels, attn1.halvings) for attn1 in settings.layers),
             (settings.start_percent, settings.end_percent),
