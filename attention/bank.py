@@ -26,8 +26,8 @@ class Key(NamedTuple):
         two-evaluation samplers visit one twice).
     entry: identity of the conditioning that was run, the same for every frame.
     tokens: token count, so that a cropped area never meets a full frame.
-    visit: how often the layer has been run on the entry before, within the evaluation: another
-        node may run the model several times in one, tile after tile or once mirrored.
+    visit: how often the layer has been run on this entry before in the same evaluation. Another
+        node may run the model several times in one evaluation, for example tile after tile.
     """
 
     step: int
@@ -48,9 +48,9 @@ class Bank:
     def store(self, key: Key, frame: int, tokens: Tokens) -> None:
         """Keep a copy of a frame's tokens, each (tokens, channels).
 
-        If the device has no memory left, this and everything that follows goes to system
-        memory. Raises ValueError if the frame is already there: a second write at one address
-        means that two different evaluations were taken for the same one.
+        If the device has no memory left, these tokens and all later ones go to system memory.
+        Raises ValueError if the frame is already there: a second write at one address means that
+        two different evaluations were taken for the same one.
         """
         frames = self._kept.setdefault(key, {})
         if frame in frames:
@@ -59,9 +59,9 @@ class Bank:
         self._put(frames, frame, device, lambda storage: map(storage.keep, tokens))
 
     def adopt(self, key: Key, kept: Mapping[int, tuple[Stored, ...]], device: torch.device) -> None:
-        """Take over what another bank held at an address, unless this one has been there.
+        """Take over what another bank held at an address, unless this bank already has the address.
 
-        device: where the tokens are computed here.
+        device: the device that computes the tokens here.
         """
         if key in self._kept:
             return
@@ -76,43 +76,46 @@ class Bank:
         device: torch.device,
         make: Callable[[Storage], Iterable[Stored]],
     ) -> None:
-        """Put what `make` makes in its place; in system memory if the device has none left."""
+        """Store what `make` returns, in system memory if the device has no memory left."""
         try:
             made = tuple(make(self.storage))
         except RuntimeError as error:
             if not self.storage.needs_device or not is_out_of_memory(error):
                 raise
             made = ()
-        if not made:  # out of the handler, which holds on to what was made in vain
+        if not made:  # outside the handler, which would keep the failed attempt's tensors alive
             self._leave_device(device)
             made = tuple(make(self.storage))
         frames[frame] = made
         self.nbytes += sum(stored.nbytes for stored in made)
 
     def _leave_device(self, device: torch.device) -> None:
-        """From now on keep everything in system memory, and say so."""
+        """Keep everything in system memory from now on, and log that."""
         log.warning(
-            "Cross-frame attention: no memory left on %s for hidden states (the bank holds %s); "
-            "the rest is kept in system memory, which is slower.",
+            "Cross-frame attention: there is no memory left on %s for hidden states (the bank "
+            "holds %s). The rest is kept in system memory, which is slower.",
             device,
             readable_size(self.nbytes),
         )
         self.storage = self.storage.in_system_memory()
 
     def addresses(self) -> KeysView[Key]:
-        """All addresses: a view, which changes with the bank."""
+        """Return all addresses as a view, which changes with the bank."""
         return self._kept.keys()
 
     def stored(self, key: Key, frame: int) -> tuple[Stored, ...]:
-        """What is kept of a frame, as it is kept. Raises KeyError if nothing is."""
+        """Return what is kept of a frame, in its stored form. Raises KeyError if nothing is."""
         return self._kept[key][frame]
 
     def frames(self, key: Key) -> Set[int]:
-        """Which frames are kept at an address: a view, which changes with the bank."""
+        """Return the frames that are kept at an address as a view, which changes with the bank."""
         return self._kept.get(key, {}).keys()
 
     def load(self, key: Key, frame: int) -> Tokens:
-        """Return what is kept of a frame, where it was computed. Raises KeyError if nothing is."""
+        """Return the tokens of a frame, on the device that computed them.
+
+        Raises KeyError if nothing is kept of it.
+        """
         return tuple(stored.restored() for stored in self.stored(key, frame))
 
     def drop(self, key: Key, frame: int) -> None:
@@ -134,7 +137,7 @@ class Bank:
 
 
 def _moved(tokens: tuple[Stored, ...], device: torch.device, storage: Storage) -> Iterator[Stored]:
-    """Tokens that are kept as a storage says, and computed on a device."""
+    """Yield tokens moved to where a storage keeps them, to be computed on a device."""
     for stored in tokens:
         yield stored.moved(storage.device or device).computed_on(device)
 

@@ -1,8 +1,8 @@
-"""Tensor math: key/value tokens of a batch of rows, put together from reference rows.
+"""Tensor math that puts together the key/value tokens of a batch of rows from reference rows.
 
 The functions do not care whether the rows hold hidden states or projected keys or values:
 concatenation over tokens commutes with a projection that acts on each token by itself.
-Rows go by names, which are whatever the caller tells frames and conds apart by.
+Each row has a name. A name can be anything by which the caller tells frames and conds apart.
 """
 
 from collections import Counter
@@ -19,8 +19,8 @@ Name = TypeVar("Name", bound=Hashable)
 def simplest(references: tuple[Name, ...]) -> tuple[Name, ...]:
     """Drop repetitions that do not change attention.
 
-    If every reference stands k times, every key counts k times in the softmax, which
-    cancels: (0, 0) is (0,), while (3, 0, 0) stays as it is.
+    If every reference occurs k times, every key counts k times in the softmax, and the factor k
+    cancels. So (0, 0) becomes (0,), while (3, 0, 0) stays as it is.
     """
     counts = Counter(references)
     shared = gcd(*counts.values())
@@ -28,7 +28,7 @@ def simplest(references: tuple[Name, ...]) -> tuple[Name, ...]:
 
 
 def same_length(rows: Sequence[tuple[Name, ...]]) -> list[tuple[Name, ...]]:
-    """Repeat each row's references as a whole until all rows have equally many.
+    """Repeat each row's references as a whole until all rows have equally many references.
 
     Rows of a batch need equally many keys, and repeating all of a row's keys leaves its
     attention unchanged (see `simplest`), so no mask is needed.
@@ -46,12 +46,12 @@ def gather(
 ) -> Tensor:
     """Concatenate, for every row of a batch, the tokens of its reference rows.
 
-    own: (n, tokens, channels), the batch, row r going by `names[r]`.
+    own: the batch, (n, tokens, channels). `names[r]` is the name of row r.
     references: n tuples of names, one per row.
     kept: tokens of rows outside the batch, each (tokens, channels).
-    Returns (n, k * tokens, channels) with k references per row; `own` itself, not a copy,
-    if every row attends to itself alone. Raises KeyError for a name that is neither in the
-    batch nor kept, ValueError if two rows share a name or kept tokens do not fit the batch.
+    Returns (n, k * tokens, channels) with k references per row. If every row attends only to
+    itself, it returns `own` itself and not a copy. Raises KeyError for a name that is neither in
+    the batch nor kept, ValueError if two rows share a name or kept tokens do not fit the batch.
     """
     channels = own.shape[-1]
     position = positions(own, names, references, kept)
@@ -71,7 +71,10 @@ def positions(
     references: Sequence[tuple[Name, ...]],
     kept: Mapping[Name, Tensor],
 ) -> dict[Name, int]:
-    """Where each named row lies in the batch; ValueError if names or kept tokens do not fit it."""
+    """Return where each named row lies in the batch.
+
+    Raises ValueError if names or kept tokens do not fit the batch.
+    """
     n, tokens, channels = own.shape
     position = {name: row for row, name in enumerate(names)}
     if len(position) != n or len(references) != n:

@@ -1,7 +1,7 @@
-"""What the pack's own errors have in common: they are called by its name.
+"""The base class of the pack's own errors, which carry the pack's name.
 
-ComfyUI shows users the module of an error's class, and the modules of a pack are called by the
-path of its folder there.
+ComfyUI shows users the module of an error's class. Without this base class that module would be
+named by the path of the pack's folder.
 """
 
 import importlib
@@ -11,10 +11,10 @@ PACK = "crossframe"
 
 
 class PackError(Exception):
-    """Base of the errors that users see: `crossframe.BadInputError`, wherever the pack lies.
+    """Base of the errors that users see as `crossframe.BadInputError`, wherever the pack lies.
 
-    home: the module in which the class can be found, for pickle, which would look it up by the
-    name that users see.
+    home: the module that defines the class. Pickle needs it, because it would otherwise look for
+    the class under the name that users see.
     """
 
     home: ClassVar[str]
@@ -29,7 +29,10 @@ class PackError(Exception):
 
 
 def _restored(home: str, name: str, args: tuple[Any, ...]) -> PackError:
-    """An error as it was: one that has a message needs none of what the message was made of."""
+    """Return a pickled error with its message, without calling its `__init__`.
+
+    An error that has a message no longer needs the arguments that the message was made of.
+    """
     kind = getattr(importlib.import_module(home), name)
     error: PackError = kind.__new__(kind, *args)
     return error

@@ -14,8 +14,8 @@ class Layer(NamedTuple):
     """Address of one attn1.
 
     block: "input", "middle" or "output".
-    number: position of the block on its path, counted as the original U-Net lists them
-        (down- and upsampling included), which is also how ComfyUI counts.
+    number: position of the block on its path, counted as in the original U-Net and in ComfyUI,
+        with down- and upsampling included.
     transformer: position of the transformer block inside that block.
     """
 

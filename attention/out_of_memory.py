@@ -1,10 +1,14 @@
-"""Which errors mean that a device has no memory left; every kind of device has its own."""
+"""Recognise the errors that mean that a device has no memory left.
+
+Every kind of device has its own.
+"""
 
 import torch
 
 CUDA_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, the code that a torch.AcceleratorError carries
-# What a RuntimeError says that is no class of its own: CUDA, ROCm, MPS and XPU; Intel's drivers;
-# DirectML. System memory that has run out reads otherwise, and there is no other place to go to.
+# Texts of a plain RuntimeError, in this order: CUDA, ROCm, MPS and XPU; Intel's drivers (three
+# texts); DirectML. System memory that has run out gives other texts, which are left out on purpose:
+# there is no other place to store anything then.
 TEXTS = (
     "out of memory",
     "out of device memory",
@@ -15,11 +19,11 @@ TEXTS = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that the device which computes has no memory left.
+    """Return whether an error means that the device that computes has no memory left.
 
     Newer versions of torch raise torch.OutOfMemoryError on most devices. Other devices, older
-    versions and calls that do not go through torch's allocator raise a RuntimeError (of which
-    torch.AcceleratorError is a kind) that says so in its text alone.
+    versions and calls that do not go through torch's allocator raise a RuntimeError that says so
+    only in its text. torch.AcceleratorError is a kind of RuntimeError.
     """
     if isinstance(error, torch.cuda.OutOfMemoryError):  # torch.OutOfMemoryError since torch 2.5
         return True

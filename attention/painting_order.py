@@ -77,7 +77,7 @@ class PaintingOrder:
                 ends[reader] += 1
         kept = most = sum(frame not in own for frame in self.wanted())
         for number in range(len(self.groups)):
-            # What this group was the last one to need is dropped before the group is kept itself.
+            # Frames that this group was the last to need are dropped before the group is stored.
             kept += begins[number] - ends[number]
             most = max(most, kept)
         return most
@@ -112,7 +112,7 @@ def _groups(references: Mapping[int, Sequence[int]]) -> tuple[Group, ...]:
     references: for each frame that is painted, the frames that it attends to.
     """
     if all(max(named) <= frame for frame, named in references.items()):
-        return tuple((frame,) for frame in references)  # which is what follows, at once
+        return tuple((frame,) for frame in references)  # the graph below would give the same
     import networkx  # torch brings it
 
     graph = networkx.DiGraph()

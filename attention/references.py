@@ -78,8 +78,8 @@ class Own(Policy):
 class First(Policy):
     """Every frame attends to the first one.
 
-    The cross-frame attention of Text2Video-Zero (Khachatryan et al. 2023), section 3.3; there
-    in all layers.
+    This is the cross-frame attention of Text2Video-Zero (Khachatryan et al. 2023), section 3.3,
+    which applies it in all layers.
     """
 
     def references(self, frame: int) -> References:
@@ -88,7 +88,7 @@ class First(Policy):
 
 @dataclass(frozen=True)
 class Previous(Policy):
-    """Every frame attends to the one before it; the first to itself."""
+    """Every frame attends to the one before it, and the first frame to itself."""
 
     def references(self, frame: int) -> References:
         return (max(frame - 1, 0),)
@@ -96,10 +96,10 @@ class Previous(Policy):
 
 @dataclass(frozen=True)
 class FirstAndPrevious(Policy):
-    """Every frame attends to the first and the previous one; the first frame to itself.
+    """Every frame attends to the first and the previous one, and the first frame to itself.
 
-    The sparse-causal attention of Tune-A-Video (Wu et al. 2023), section 3.2, used without
-    training as in Rerender A Video (Yang et al. 2023), section 4.1.
+    This is the sparse-causal attention of Tune-A-Video (Wu et al. 2023), section 3.2. It is used
+    without training, as in Rerender A Video (Yang et al. 2023), section 4.1.
     """
 
     def references(self, frame: int) -> References:
@@ -108,9 +108,9 @@ class FirstAndPrevious(Policy):
 
 @dataclass(frozen=True)
 class WithSelf(Policy):
-    """Another policy, and the frame's own tokens beside it.
+    """Another policy with the frame's own tokens added.
 
-    A frame that attends to itself alone, as the first frame does, goes on doing so.
+    A frame that already attends only to itself, such as the first frame, stays as it is.
     """
 
     policy: Policy
@@ -123,10 +123,10 @@ class WithSelf(Policy):
 
 @dataclass(frozen=True)
 class Scenes(Policy):
-    """Another policy, which begins again wherever a scene starts.
+    """Another policy that begins again wherever a scene starts.
 
-    A frame that starts a scene is like the first frame of a clip. starts: the numbers of these
-    frames. Frame 0 starts a scene in any case.
+    A frame that starts a scene is treated like the first frame of a clip.
+    starts: the numbers of these frames. Frame 0 always starts a scene.
     """
 
     policy: Policy
@@ -158,7 +158,7 @@ def reference_policy(name: str, include_self: bool = False) -> Policy:
 
 
 def policy_name(policy: Policy) -> str:
-    """What `REFERENCES` and its callers call a policy; its class if they have no name for it."""
+    """Return the name of a policy in `REFERENCES`, or of its class if it has none there."""
     if isinstance(policy, Scenes):
         starts = ", ".join(map(str, policy.starts))
         return f"{policy_name(policy.policy)} (scenes from {starts})"
@@ -169,7 +169,7 @@ def policy_name(policy: Policy) -> str:
 
 
 def with_scenes(policy: Policy, starts: Collection[int]) -> Policy:
-    """A policy with more frames at which a scene starts; itself if there are none."""
+    """Return a policy with further frames that start a scene, or itself if none are given."""
     more = {start for start in starts if start > 0}
     if isinstance(policy, Scenes):
         more.update(policy.starts)
@@ -178,7 +178,7 @@ def with_scenes(policy: Policy, starts: Collection[int]) -> Policy:
 
 
 def attended(policy: Policy, frame: int) -> tuple[int, ...]:
-    """Return the frames that a frame attends to, each as often as it counts.
+    """Return the frames that a frame attends to, each repeated as many times as its weight says.
 
     Raises ValueError if the policy names none, or gives a weight below 1.
     """

@@ -1,13 +1,13 @@
-"""A run: the one mutable object of a sampling, and what leads it through the clip.
+"""The run, which is the one mutable object of a sampling, and the objects that lead it.
 
 Frame i at step t and layer l needs its own hidden states and those of its references at the same
-t and l, nothing else. So there are two valid orders of work, and each has an object that leads a
-run through it:
+t and l, and nothing else. So there are two valid orders of work, and each has an object that leads
+a run through it:
 
-- `FrameByFrame`: one group of frames after another, and all steps for each of them. The bank lives
+- `FrameByFrame` paints one group of frames after another, each through all steps. The bank lives
   as long as the run and is addressed by step.
-- `PerStep`: one step after another, and all frames in each of them, batch by batch. The bank holds
-  only what one batch leaves to the next.
+- `PerStep` takes one step after another, each for all frames, batch by batch. The bank holds only
+  what one batch leaves to the next.
 """
 
 import logging
@@ -52,11 +52,11 @@ class Run:
         state: State | None = None,
         done: int = 0,
     ) -> None:
-        """policy: which frames each frame attends to. order: in which they are painted.
+        """policy: which frames each frame attends to. order: the order in which they are painted.
 
-        storage: how hidden states are kept. state: what frames have left that are painted
-        already. done: how many groups of the order are among these.
-        Raises ValueError if a frame attends to one that the state does not hold.
+        storage: how hidden states are kept. state: what already painted frames have left.
+        done: how many groups of the order are already painted.
+        Raises ValueError if a frame attends to a frame that the state does not hold.
         """
         self.policy = policy
         self.order = order
@@ -68,22 +68,22 @@ class Run:
             self._check_held(state.held if state is not None else frozenset())
         self.bank = Bank(storage)
         self.peak_bytes = 0
-        self.has_missed = False  # whether a frame has looked for a reference in vain
+        self.has_missed = False  # whether a frame has not found one of its references
         self._group_of = order.group_of()
 
     def _check_held(self, held: frozenset[int]) -> None:
         """Raise ValueError if a frame is needed that is neither painted here nor held."""
         if missing := sorted(self.order.wanted(self.done) - held):
             raise ValueError(
-                f"the frames from {self.order.start} on attend to frame {missing[0]}, of which "
-                f"nothing is kept (kept are the frames {sorted(held)})"
+                f"the frames from {self.order.start} on attend to frame {missing[0]}, but nothing "
+                f"is kept of that frame (kept frames: {sorted(held)})"
             )
 
     def evaluate(self, step: int, frames: Sequence[int], layers: Collection[Layer]) -> "Evaluation":
         """Describe one call of the model on a batch of frames.
 
-        step: number of the model evaluation. frames: whole groups, in the order of painting.
-        layers: where cross-frame attention acts in this call.
+        step: the number of the model evaluation. frames: whole groups, in the order of painting.
+        layers: the layers where cross-frame attention acts in this call.
         """
         return Evaluation(self, step, tuple(frames), frozenset(layers))
 
@@ -96,7 +96,7 @@ class Run:
         return max(self._group_of[frame] for frame in frames)
 
     def recall(self, key: Key, device: torch.device) -> None:
-        """Bring in what the state holds at an address, when it is visited for the first time."""
+        """Copy what the state holds at an address to the bank when it is first visited."""
         if self.state is not None and key in self.state.stored:
             stored = self.state.stored[key]
             wanted = {
@@ -105,16 +105,16 @@ class Run:
             self.bank.adopt(key, wanted, device)
 
     def forget(self) -> None:
-        """Drop all that is kept in the bank."""
+        """Drop everything in the bank."""
         self.bank = Bank(self.bank.storage)
 
     def warn_missing(self, key: Key, frame: int) -> None:
-        """Say once per run that a frame attends to itself because a reference is missing."""
+        """Log, once per run, that a frame attends to itself because a reference is missing."""
         if not self.has_missed:
             self.has_missed = True
             log.warning(
-                "Cross-frame attention: frame %d found no stored references at step %d, layer "
-                "%s; in such places frames attend to themselves.",
+                "Cross-frame attention: frame %d found no stored references at step %d in layer "
+                "%s. Where references are missing, frames attend to themselves.",
                 frame,
                 key.step,
                 tuple(key.layer),
@@ -125,12 +125,12 @@ class PerStep:
     """Leads a run through all frames of each step."""
 
     def __init__(self, run: Run) -> None:
-        """run: one that has just begun."""
+        """run: a run that has just begun."""
         self.run = run
         self.step = -1
 
     def next_step(self) -> int:
-        """Begin a step, in which nothing is remembered of the one before; return its number."""
+        """Forget the step before, begin the next one and return its number."""
         self.run.forget()
         self.step += 1
         return self.step
@@ -139,11 +139,12 @@ class PerStep:
 class FrameByFrame:
     """Leads a run through one group of frames after another; every group takes the same steps.
 
-    group: number of the group that is being painted. step: number of its last model evaluation.
+    group: the number of the group that is being painted. step: the number of its last model
+    evaluation.
     """
 
     def __init__(self, run: Run) -> None:
-        """run: one that has just begun."""
+        """run: a run that has just begun."""
         self.run = run
         self.group = run.done - 1
         self.step = -1
@@ -151,7 +152,7 @@ class FrameByFrame:
 
     @property
     def frames(self) -> Group:
-        """The frames that are being painted; none before the first group."""
+        """The frames that are being painted; empty before the first group."""
         return self.run.order.groups[self.group] if self.group >= self.run.done else ()
 
     @property
@@ -176,8 +177,8 @@ class FrameByFrame:
     def next_step(self, noise_level: float) -> int:
         """Count one model evaluation of the current group and return its number.
 
-        noise_level: a sigma or timestep, only to check that every group goes the same way.
-        Raises StepMismatchError if the groups before had another noise level here.
+        noise_level: a sigma or timestep. It only serves to check that all groups take the same
+        steps. Raises StepMismatchError if earlier groups had another noise level here.
         """
         self.step += 1
         if self.group == self.run.done and self.run.state is None:
@@ -187,8 +188,8 @@ class FrameByFrame:
         expected = self._noise_levels[self.step] if self.step < steps else None
         if expected is None or not same_level(expected, noise_level):
             raise StepMismatchError(
-                f"{self._named()} evaluates the model at noise level {noise_level} where "
-                f"the frames before had {'none' if expected is None else expected} "
+                f"{self._named()} evaluates the model at noise level {noise_level}, but "
+                f"the frames before had {'none' if expected is None else expected} there "
                 f"(evaluation {self.step})"
             )
         return self.step
@@ -206,9 +207,9 @@ class FrameByFrame:
         )
 
     def leave(self, frames: Collection[int] | None = None) -> State:
-        """Return what the bank holds now for frames to come.
+        """Return what the bank holds now, as a state for later frames.
 
-        frames: those of which something is taken along; None for all.
+        frames: the frames whose hidden states are included; None means all.
         Raises StepMismatchError if the current group stopped early.
         """
         self._check_finished()
@@ -222,12 +223,12 @@ class FrameByFrame:
         """Raise StepMismatchError if the current group has not taken all of its steps."""
         if self.step + 1 != len(self._noise_levels):
             raise StepMismatchError(
-                f"{self._named()} took {self.step + 1} model evaluations where the frames "
+                f"{self._named()} took {self.step + 1} model evaluations, but the frames "
                 f"before took {len(self._noise_levels)}"
             )
 
     def _named(self) -> str:
-        """What to call the current group in an error."""
+        """Return a name of the current group for errors."""
         if len(self.frames) == 1:
             return f"frame {self.frames[0]}"
         return f"the group of the frames {', '.join(map(str, self.frames))}"
@@ -235,7 +236,7 @@ class FrameByFrame:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One call of the model, or a part of one, on known frames of a run."""
+    """One call of the model, or a part of a call, on known frames of a run."""
 
     run: Run
     step: int
@@ -244,7 +245,7 @@ class Evaluation:
     visits: Counter[Key] = field(default_factory=Counter, kw_only=True)
 
     def gathered(self, layer: Layer, entries: Sequence[Hashable], tokens: Tokens) -> Tokens:
-        """Return the key/value tokens of all rows of a batch, and keep what later frames need.
+        """Return the key/value tokens of all rows of a batch, and store what later frames need.
 
         entries: the cond entries of the batch, in order; each has one row per frame.
         tokens: one or two (len(entries) * n, tokens, channels) tensors, n = len(frames).
@@ -261,11 +262,11 @@ class Evaluation:
     def collected(
         self, layer: Layer, entries: Sequence[Hashable], tokens: Tokens
     ) -> tuple[Tokens, Rows]:
-        """Return the key/value tokens that a batch needs, each once, and keep what is needed later.
+        """Return the key/value tokens that a batch needs, each once; store what later frames need.
 
-        This is for callers that let `attend_to_rows` attend after the projection. It takes what
-        `gathered` takes, for one of `layers`. Returns as many tensors, (m, tokens, channels), and
-        for each row where its references lie among the m.
+        This is for callers that let `attend_to_rows` attend after the projection. It takes the
+        same arguments as `gathered`, and `layer` must be one of `layers`. Returns as many tensors,
+        (m, tokens, channels), and for each row the positions of its references among the m.
         """
         names = self._names(layer, entries, tokens)
         collected, rows = zip(*self._of_references(collect, names, tokens), strict=True)
@@ -296,7 +297,7 @@ class Evaluation:
     def _of_references(
         self, function: Callable[..., Made], names: Sequence[tuple[Key, int]], tokens: Tokens
     ) -> list[Made]:
-        """Apply `gather` or `collect` to each tensor; its rows go by (key, frame)."""
+        """Apply `gather` or `collect` to each tensor; rows are named (key, frame)."""
         references = [self._references(key, frame) for key, frame in names]
         outside = {name for row in references for name in row}.difference(names)
         kept = {name: self.run.bank.load(*name) for name in outside}
@@ -306,7 +307,7 @@ class Evaluation:
         ]
 
     def _references(self, key: Key, frame: int) -> tuple[tuple[Key, int], ...]:
-        """Return the frame's references, or the frame alone if not all of them are there."""
+        """Return a frame's references, or only the frame itself if a reference is missing."""
         references = attended(self.run.policy, frame)
         kept = self.run.bank.frames(key)
         if not all(reference in self.frames or reference in kept for reference in references):
@@ -315,7 +316,7 @@ class Evaluation:
         return tuple((key, reference) for reference in references)
 
     def _keep(self, names: Sequence[tuple[Key, int]], tokens: Tokens) -> None:
-        """Drop what no later group needs any more, and store what one will need."""
+        """Drop what no later group needs any more, and store what a later group will need."""
         run, bank = self.run, self.run.bank
         newest = run.newest_group(self.frames)
         for key in {key for key, _ in names}:

@@ -1,8 +1,8 @@
-"""Tensor math: rows that share reference rows, so that each is projected only once.
+"""Tensor math that lets rows share reference rows, so that each is projected only once.
 
-`collect` stands before the projection of keys and values, `attend_to_rows` after it; between them
-lies whatever projects. Together they are what `gather` and plain attention are: concatenation over
-tokens commutes with a projection that acts on each token by itself.
+`collect` is called before keys and values are projected, `attend_to_rows` afterwards. Together they
+give the same result as `gather` and plain attention, because concatenation over tokens commutes
+with a projection that acts on each token by itself.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .compose import Name, positions, simplest
 
-# For every row of a batch, where its reference rows lie.
+# The positions of the reference rows of every row of a batch.
 Rows = list[tuple[int, ...]]
 # Plain attention: (b, queries, channels), (b, keys, channels) twice -> (b, queries, channels).
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -28,15 +28,15 @@ def collect(
 ) -> tuple[Tensor, Rows]:
     """Collect the reference rows of a batch, each of them once.
 
-    Takes what `gather` takes, and raises what it raises. Returns (m, tokens, channels) with
-    m <= n + len(kept), and for every row of the batch the positions of its references among
-    these m, for `attend_to_rows`.
+    It takes the same arguments as `gather` and raises the same errors. Returns
+    (m, tokens, channels) with m <= n + len(kept), and for every row of the batch the positions of
+    its references among these m, for `attend_to_rows`.
     """
     position = positions(own, names, references, kept)
     rows = [simplest(row) for row in references]
     wanted = list(dict.fromkeys(name for row in rows for name in row))
     if all(name in position for name in wanted) and 2 * len(wanted) > len(names):
-        # To project a few rows that nobody attends to costs less than to copy all the others.
+        # Projecting a few rows that no row attends to costs less than copying all the others.
         return own, [tuple(position[name] for name in row) for row in rows]
     place = {name: number for number, name in enumerate(wanted)}
     sources = [own[position[name]] if name in position else kept[name] for name in wanted]
@@ -46,22 +46,22 @@ def collect(
 def attend_to_rows(
     query: Tensor, key: Tensor, value: Tensor, rows: Rows, attention: Attention
 ) -> Tensor:
-    """Let every row of queries attend to its reference rows, by as little work as it takes.
+    """Let every row of queries attend to its reference rows, with as little work as possible.
 
-    query: (n, q, channels). key, value: (m, tokens, channels), projected reference rows. rows:
-    for each of the n, the positions of its references among the m. attention: plain attention,
-    of as many batches as it is given.
-    Returns (n, q, channels). Raises ValueError if the rows are not those of these tensors.
+    query: (n, q, channels). key, value: projected reference rows, (m, tokens, channels). rows:
+    for each of the n, the positions of its references among the m. attention: a function for plain
+    attention on any number of batch elements.
+    Returns (n, q, channels). Raises ValueError if `rows` does not fit these tensors.
 
-    Rows with the same references share one set of keys: their queries are laid end to end. What
-    then has equally many queries and keys makes one batch, so nothing is repeated or masked.
+    Rows with the same references share one set of keys, and their queries are concatenated. Groups
+    with equally many queries and keys form one batch, so nothing is repeated or masked.
     """
     n, q, _ = query.shape
     if len(rows) != n:
         raise ValueError(f"{n} rows of queries need {n} rows of references, not {len(rows)}")
     if not max(map(max, rows)) < len(key) == len(value):
         raise ValueError(
-            f"rows attend to row {max(map(max, rows))}, and there are {len(key)} rows of keys and "
+            f"rows attend to row {max(map(max, rows))}, but there are {len(key)} rows of keys and "
             f"{len(value)} of values"
         )
     batches = list(_alike(rows))
@@ -76,9 +76,9 @@ def attend_to_rows(
 
 
 class Batch(NamedTuple):
-    """Groups of rows that attend together: each has as many rows, and as many references.
+    """Groups of rows that attend together. All have equally many rows and equally many references.
 
-    readers: the rows, group after group. references: places of the groups' references.
+    readers: the rows, group after group. references: the positions of the groups' references.
     """
 
     groups: int
@@ -102,11 +102,11 @@ def _alike(rows: Rows) -> Iterator[Batch]:
 def _attend(
     query: Tensor, key: Tensor, value: Tensor, batch: Batch, attention: Attention
 ) -> Tensor:
-    """Attention of the rows of one batch, in the batch's order. Returns (readers, q, channels)."""
+    """Return the attention of one batch's rows, in the batch's order: (readers, q, channels)."""
     g = batch.groups
-    # r rows in a group: (g * r, q, channels) -> (g, r * q, channels)
+    # with r rows in a group: (g * r, q, channels) -> (g, r * q, channels)
     queries = _take(query, batch.readers).reshape(g, -1, query.shape[-1])
-    # k references of a group: (g * k, tokens, channels) -> (g, k * tokens, channels)
+    # with k references per group: (g * k, tokens, channels) -> (g, k * tokens, channels)
     keys = _take(key, batch.references).reshape(g, -1, key.shape[-1])
     values = _take(value, batch.references).reshape(g, -1, value.shape[-1])
     # (g, r * q, channels) -> (g * r, q, channels)
@@ -114,15 +114,15 @@ def _attend(
 
 
 def _take(tensor: Tensor, rows: Sequence[int]) -> Tensor:
-    """Rows of a tensor in a given order: a view of it where they follow one another.
+    """Return rows of a tensor in a given order, as a view if they follow one another.
 
-    Slices rather than an index, which would have to be brought to the device first.
+    It slices, because an index would have to be copied to the device first.
     """
     runs = [tensor[rows[start] : rows[stop - 1] + 1] for start, stop in _runs(rows)]
     return runs[0] if len(runs) == 1 else torch.cat(runs)
 
 
 def _runs(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Where in a list of rows there are rows that follow one another: (start, stop) of each run."""
+    """Yield the (start, stop) positions of each run of consecutive rows in a list of rows."""
     edges = [0, *(i for i in range(1, len(rows)) if rows[i] != rows[i - 1] + 1), len(rows)]
     return pairwise(edges)

@@ -1,7 +1,7 @@
-"""A state: what frames to come need of frames that are painted already, taken out of their run.
+"""A state: what later frames need of frames that are already painted, taken out of their run.
 
-It is frozen and lies in system memory, so that it can be passed on, kept and written to a file
-without holding anything of the run or the model that made it.
+It is frozen and lies in system memory. So it can be passed on, kept and written to a file without
+keeping the run or the model that made it alive.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,9 +21,10 @@ Some = TypeVar("Some", bound="State")
 class State:
     """The bank of a run that has painted the frames of a clip up to some frame.
 
-    frames: how many are painted; the next one has this number. scene: the frame that counts as
-    the first one for the last of them. noise_levels: of the model evaluations of every frame,
-    in order. stored: hidden states by address, then by frame, in system memory.
+    frames: how many frames are painted, which is also the number of the next frame. scene: the
+    first frame of the scene that the last painted frame belongs to. noise_levels: the noise levels
+    of the model evaluations of every frame, in order. stored: hidden states in system memory, by
+    address and then by frame.
     """
 
     frames: int
@@ -33,7 +34,7 @@ class State:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the hidden states."""
+        """The number of bytes of the hidden states."""
         return sum(
             stored.nbytes
             for frames in self.stored.values()
@@ -47,10 +48,11 @@ class State:
         return frozenset(frame for frames in self.stored.values() for frame in frames)
 
     def moved(self: Some, frame: int) -> Some:
-        """Return a state for frames that begin at a later number, so that a gap lies between.
+        """Return a state for frames that begin at a later number, after a gap.
 
-        frame: that number, not below `frames`. The frames of the gap count as painted. The first
-        frame after the gap looks at the last frame before it as its previous frame.
+        frame: the number of the first frame after the gap, not below `frames`. The frames of the
+        gap count as painted. The last frame before the gap serves as the previous frame of the
+        first frame after it.
         """
         last, stand_in = self.frames - 1, frame - 1
         if stand_in == last:

@@ -1,4 +1,4 @@
-"""How a bank keeps tokens: on which device, and how precisely."""
+"""How a bank keeps tokens: on which device, and in which precision."""
 
 from dataclasses import dataclass, replace
 
@@ -15,8 +15,8 @@ STEPS = 127  # of an int8, on either side of 0
 class Stored:
     """One kept tensor, (tokens, channels).
 
-    values: as they are kept. scale: of each token, (tokens, 1), or None if values are as they
-    were. device, dtype: of the original.
+    values: the numbers in their stored form. scale: the scale of each token, (tokens, 1), or None
+    if the values are unchanged. device, dtype: the device and dtype of the original.
     """
 
     values: Tensor
@@ -26,20 +26,20 @@ class Stored:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it takes."""
+        """The number of bytes that it takes."""
         return self.values.nbytes + (0 if self.scale is None else self.scale.nbytes)
 
     def moved(self, target: torch.device) -> "Stored":
-        """The same, kept on a device; itself if it is there already."""
+        """Return this tensor kept on a device; nothing is copied if it is there already."""
         scale = None if self.scale is None else self.scale.to(target)
         return replace(self, values=self.values.to(target), scale=scale)
 
     def computed_on(self, device: torch.device) -> "Stored":
-        """The same, restored to another device."""
+        """Return this tensor with another device that it is restored to."""
         return replace(self, device=device)
 
     def restored(self) -> Tensor:
-        """The tensor as it was, but for what its precision has lost."""
+        """Return the original tensor, apart from what was lost by rounding."""
         values = self.values.to(self.device)
         if self.scale is None:
             return values
@@ -50,10 +50,11 @@ class Stored:
 class Storage:
     """Where and how precisely a bank keeps tokens.
 
-    device: None for the device that computes them. precision: one of PRECISIONS. int8 keeps
-    one scale per token, half the bytes of fp16 and a quarter of fp32. rounds_there: whether
-    tokens are rounded where they are kept. Where they are computed is faster, as fewer bytes
-    travel, but takes some memory there.
+    device: the device that keeps them; None means the device that computes them. precision: one
+    of PRECISIONS. int8 keeps one scale per token and takes half the bytes of fp16 and a quarter of
+    those of fp32. rounds_there: whether tokens are rounded on the device that keeps them. Rounding
+    on the device that computes them is faster, because fewer bytes travel, but takes some memory
+    there.
     """
 
     device: torch.device | None = None
@@ -61,12 +62,12 @@ class Storage:
     rounds_there: bool = False
 
     def in_system_memory(self) -> "Storage":
-        """The same precision, without any memory of the device that computes."""
+        """Return a storage of the same precision that takes no memory of the computing device."""
         return replace(self, device=torch.device("cpu"), rounds_there=True)
 
     @property
     def needs_device(self) -> bool:
-        """Whether keeping takes memory of the device that computes."""
+        """Whether keeping tokens takes memory of the device that computes."""
         rounds = self.precision != AS_COMPUTED and not self.rounds_there
         return self.device != torch.device("cpu") or rounds
 
@@ -86,5 +87,5 @@ class Storage:
         return Stored(values.to(target), scale.to(target), device, dtype)
 
     def bytes_per_token(self, channels: int, itemsize: int) -> int:
-        """Bytes that one token takes. itemsize: bytes of a number as computed."""
+        """Return how many bytes one token takes. itemsize: the bytes of a number as computed."""
         return channels * itemsize if self.precision == AS_COMPUTED else channels + 4

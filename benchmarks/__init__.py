@@ -1,1 +1,1 @@
-"""Measurements; run them with `python tools/module.py benchmarks.<name>`."""
+"""Measurements, which run with `python tools/module.py benchmarks.<name>`."""

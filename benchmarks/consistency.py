@@ -1,7 +1,7 @@
-"""How steady edited clips are, setting by setting, with 95 % intervals.
+"""Measure how steady edited clips are for each setting, with 95 % intervals.
 
-Edits clips of the small world with the demo model and compares them with its exact motion.
-Finished settings are kept in the output folder, so that an interrupted run continues.
+It edits clips of the small world with the demo model and compares them with their exact motion.
+Finished settings are kept in the output folder, so an interrupted run can continue.
 
     python tools/module.py benchmarks.consistency --output build/consistency
 """
@@ -32,14 +32,14 @@ PER_FRAME = "ComfyUI, frame by frame"
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the tables: a setting, and the host and the order in which it is carried out."""
+    """A row of the tables: a setting, with the host and the order that it is run in."""
 
     setting: Setting
     order: str = DIFFUSERS
 
     @property
     def name(self) -> str:
-        """What the tables call it."""
+        """The name of the row in the tables."""
         return self.setting.name + ("" if self.order == DIFFUSERS else f" ({self.order})")
 
 
@@ -68,7 +68,7 @@ ROWS = [
     Row(STEADY, PER_STEP),
     Row(STEADY, PER_FRAME),
 ]
-RESAMPLES = 2000  # of the clips, for intervals
+RESAMPLES = 2000  # how often the clips are resampled for intervals
 MEASURES = {
     "near": "warp error x 1000, 1 apart",
     "far": "far apart",
@@ -81,7 +81,7 @@ MEASURES = {
 }
 STEADINESS = ("near", "far", "spread", "newcomer_near")
 THOUSANDTHS = ("near", "far", "newcomer_near")
-# What steadiness must not be bought with: the share of plain's that has to be left, from and to.
+# Steadiness must not cost these. The numbers are the allowed range, as a share of plain's value.
 GUARDS = {
     "layout": (0.99, math.inf),
     "detail": (0.95, 1.05),
@@ -116,7 +116,7 @@ def parse_options() -> argparse.Namespace:
 def options_parser(
     doc: str, output: str, clips: int, frames: int, seeds: int
 ) -> argparse.ArgumentParser:
-    """Options of `edited`, with a benchmark's own defaults."""
+    """Return a parser of the options of `edited`, with a benchmark's own defaults."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path(output))
     parser.add_argument("--clips", type=int, default=clips)
@@ -130,13 +130,13 @@ def options_parser(
 
 
 def random_clips(count: int, frames: int) -> list[world.Clip]:
-    """Clips whose objects no training picture showed in these places."""
+    """Return random clips that are not among the training pictures."""
     generator = torch.Generator().manual_seed(20_000_000)
     return [world.random_clip(frames, generator) for _ in range(count)]
 
 
 def edited(options: argparse.Namespace, clips: list[world.Clip], row: Row) -> Tensor:
-    """Edits of all clips with all seeds: (seeds, clips, frames, 3, SIZE, SIZE)."""
+    """Return the edits of all clips with all seeds, (seeds, clips, frames, 3, SIZE, SIZE)."""
     file = options.output / f"{row.name.replace(' ', '_')}.pt"
     if not file.exists():
         moods = list(MOODS)
@@ -155,7 +155,10 @@ def edited(options: argparse.Namespace, clips: list[world.Clip], row: Row) -> Te
 def painter(
     options: argparse.Namespace, row: Row, sampling: Sampling
 ) -> Callable[[Tensor, list[str], list[int]], Tensor]:
-    """A function that edits clips, (clips, frames, 3, h, w), given a prompt and a seed for each."""
+    """Return a function that edits clips, (clips, frames, 3, h, w).
+
+    It takes the clips, and a prompt and a seed for each of them.
+    """
     if row.order == DIFFUSERS:
         pipeline = load_pipeline()
 
@@ -191,7 +194,7 @@ def painter(
 
 
 def measure(edits: Tensor, truths: list[Truth]) -> dict[str, np.ndarray]:
-    """Each measure of each clip, the mean over seeds: (clips,)."""
+    """Return each measure as its mean over seeds for each clip, (clips,)."""
     rows = []
     for number, truth in enumerate(tqdm(truths, desc="judge")):
         judged = [judge(frames, truth) for frames in edits[:, number]]
@@ -211,7 +214,10 @@ class Interval:
 
 
 def interval(values: np.ndarray, over: np.ndarray | None = None) -> Interval:
-    """The mean of a measure, or the ratio of two means, with a percentile bootstrap over clips."""
+    """Return the mean of a measure, or the ratio of two means, with an interval.
+
+    The interval comes from a percentile bootstrap over clips.
+    """
     kept = ~np.isnan(values) if over is None else ~np.isnan(values) & ~np.isnan(over)
     values = values[kept]
     over = np.ones_like(values) if over is None else over[kept]
@@ -235,7 +241,7 @@ def write_csv(file: Path, rows: dict[str, dict[str, np.ndarray]]) -> None:
 
 
 def steadiness(rows: dict[str, dict[str, np.ndarray]], baseline: str) -> str:
-    """A table of the errors, and of how many times smaller they are than the baseline's."""
+    """Return a table of the errors and of how many times smaller they are than the baseline's."""
     heads = ["setting", *(MEASURES[name] for name in STEADINESS), "gain, 1 apart", "far apart"]
     lines = []
     for setting, measures in rows.items():
@@ -252,7 +258,7 @@ def steadiness(rows: dict[str, dict[str, np.ndarray]], baseline: str) -> str:
 
 
 def guards(rows: dict[str, dict[str, np.ndarray]], baseline: str) -> str:
-    """A table of what is left of the baseline's guards, in percent; bold where that is enough."""
+    """Return a table of the guards in percent of the baseline's, bold in the allowed range."""
     if baseline not in rows:
         return ""
     heads = ["percent of plain's", *(MEASURES[name] for name in GUARDS)]
@@ -268,13 +274,13 @@ def guards(rows: dict[str, dict[str, np.ndarray]], baseline: str) -> str:
 
 
 def table_cell(found: Interval, scale: float = 1) -> str:
-    """A mean and its interval, as the tables write them."""
+    """Write a mean and its interval as in the tables."""
     mean, low, high = (f"{scale * value:#.3g}" for value in (found.mean, found.low, found.high))
     return f"{mean.rstrip('.')} ({low.rstrip('.')} to {high.rstrip('.')})"
 
 
 def table(heads: list[str], lines: list[list[str]]) -> str:
-    """A table in Markdown."""
+    """Write a table in Markdown."""
     rows = [heads, ["---"] * len(heads), *lines]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 

@@ -1,10 +1,10 @@
-"""How the cost of cross-frame attention grows: with frames, steps, resolution, references.
+"""Measure how the cost of cross-frame attention grows with frames, steps, size and references.
 
     python tools/module.py benchmarks.cost --output docs/cost
 
-Samples clips of many sizes with the SD1.5 proxy of `benchmarks.speed`, with and without
-cross-frame attention in batches of the same size, and writes ratios of times and of FLOP beside
-the formula, as a table (CSV) and a plot (PNG).
+It samples clips of many sizes with the SD1.5 proxy of `benchmarks.speed`, with and without
+cross-frame attention in batches of the same size. It writes the ratios of times and of FLOP beside
+those of the formula, as a table (CSV) and a plot (PNG).
 """
 
 import argparse
@@ -17,14 +17,14 @@ from tqdm import tqdm
 
 from .speed import SUBJECTS, Clip, Row, load, measure, sampling, start_comfyui, stock, write_csv
 
-TOGETHER = 4  # frames in a batch, with and without cross-frame attention
+TOGETHER = 4  # number of frames in a batch, with and without cross-frame attention
 
 
 @dataclass(frozen=True)
 class Point:
     """One clip to measure: what is varied, its value in words, and the sizes.
 
-    side: of a latent. chosen: inputs of the CrossFrameAttention node.
+    side: the side of a latent. chosen: inputs of the CrossFrameAttention node.
     """
 
     varied: str
@@ -71,7 +71,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def measured(point: Point, loaded: tuple, rounds: int) -> dict:
-    """Measure one point: ratios to plain img2img in batches of the same size."""
+    """Measure one point; return ratios to plain img2img in batches of the same size."""
     clip = Clip.random(loaded, point.frames, point.steps, point.side, point.chosen)
     plain = Row("plain", lambda: clip.parts(TOGETHER))
     ours = Row("ours", sampling(clip, stock, clip.patched(TOGETHER)))
@@ -88,7 +88,7 @@ def measured(point: Point, loaded: tuple, rounds: int) -> dict:
 
 
 def plot(path: Path, table: list[dict]) -> None:
-    """One panel for each thing that is varied."""
+    """Draw one panel for each thing that is varied."""
     import matplotlib
 
     matplotlib.use("agg")

@@ -1,8 +1,9 @@
-"""How the error grows with the distance in time, in clips of 64 frames, with 95 % intervals.
+"""Measure how the error grows with the distance in time, with 95 % intervals.
 
-Edits clips of the small world as `benchmarks.consistency` does and compares frames that lie
-from 1 to 48 apart. What drifts keeps getting worse with the distance; what holds on to its
-first frame does not. Finished settings are kept in the output folder.
+It edits clips of the small world with 64 frames, as `benchmarks.consistency` does, and compares
+frames that are from 1 to 48 frames apart. If a setting drifts, its error keeps growing with the
+distance. If it holds on to the first frame, the error does not. Finished settings are kept in the
+output folder.
 
     python tools/module.py benchmarks.drift --output build/drift
 """
@@ -21,7 +22,7 @@ from ..hosts.frame_noise import SAME
 from .consistency import Row, edited, interval, options_parser, random_clips, table, table_cell
 
 DISTANCES = (1, 2, 4, 6, 12, 24, 48)
-SETTLED = 12  # from here on even plain img2img with one noise hardly gets worse
+SETTLED = 12  # beyond this distance even plain img2img with one noise hardly gets worse
 ROWS = [
     Row(PLAIN),
     Row(Setting(frame_noise=SAME)),
@@ -56,16 +57,20 @@ def parse_options() -> argparse.Namespace:
 
 
 def mean_error(edits: Tensor, motion: consistency.Correspondence) -> float:
-    """Warp error of one clip at one distance, mean over its seeds, (seeds, frames, 3, h, w)."""
+    """Return the warp error of one clip at one distance, as the mean over its seeds.
+
+    edits: (seeds, frames, 3, h, w).
+    """
     return float(
         np.nanmean([float(consistency.warp_error(frames, motion).nanmean()) for frames in edits])
     )
 
 
 def growth(errors: dict[str, np.ndarray], distances: Sequence[int]) -> str:
-    """A table of the errors by distance, (clips, distances), and how much they grow.
+    """Return a table of the errors by distance and of how much they grow.
 
-    Growth is the error at the largest distance over that at the smallest, and at SETTLED.
+    errors: (clips, distances) by row. Growth is the error at the largest distance divided by that
+    at the smallest distance, and divided by that at SETTLED.
     """
     settled = distances.index(SETTLED)
     heads = [

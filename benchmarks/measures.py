@@ -1,6 +1,6 @@
-"""What one sampling takes beside its time: FLOP, rows through the U-Net, memory, kinds of kernels.
+"""Measure what one sampling takes beside its time: FLOP, U-Net rows, memory, kinds of kernels.
 
-Each is measured on a run of its own, since measuring slows a run down.
+Each is measured in a separate run, because measuring slows a run down.
 """
 
 import weakref
@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from torch.utils.weak import WeakIdKeyDictionary
 
-# Words in the names of operations, and what they are to a reader.
+# Readable kinds of operations, and words in the names of these operations.
 KINDS = {
     "attention": ("scaled_dot_product", "flash", "softmax", "baddbmm", "bmm", "fmha"),
     "convolution": ("conv",),
@@ -26,14 +26,14 @@ REST = "elementwise and the rest"
 
 
 def count_flop(sample: Callable[[], object]) -> int:
-    """FLOP of the matrix products, convolutions and attentions of a call."""
+    """Return the FLOP of all matrix products, convolutions and attentions in a call."""
     with FlopCounterMode(display=False, custom_mapping={_cpu_attention(): _attention_flop}) as c:
         sample()
     return c.get_total_flops()
 
 
 def _cpu_attention():
-    """The operation that torch's own counter does not know."""
+    """Return the attention operation that torch's own counter does not know."""
     return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
@@ -53,7 +53,7 @@ def counted_rows(unet: torch.nn.Module) -> Iterator[list[int]]:
 
 
 def peak_bytes(sample: Callable[[], object]) -> int:
-    """The most bytes that tensors made in a call take at once, on the device that computes."""
+    """Return the most bytes that tensors made in a call take at once on the computing device."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -65,7 +65,7 @@ def peak_bytes(sample: Callable[[], object]) -> int:
 
 
 class _LiveTensors(TorchDispatchMode):
-    """Adds up the tensors that operations return; what a kernel needs inside itself is unseen."""
+    """Adds up the tensors that operations return, but not what a kernel needs internally."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class _LiveTensors(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        # What comes in is there already: weights, or tensors that were added when made.
+        # Inputs are not new: they are weights, or tensors that were added when they were made.
         tree_map_only(torch.Tensor, lambda tensor: self._know(tensor, 0), (args, kwargs))
         made = func(*args, **kwargs)
         tree_map_only(torch.Tensor, lambda t: self._know(t, t.untyped_storage().nbytes()), made)
@@ -93,7 +93,7 @@ class _LiveTensors(TorchDispatchMode):
 
 
 def seconds_by_kind(sample: Callable[[], object]) -> dict[str, float]:
-    """Time in kernels of each kind; on a GPU the time there, else that on the processor."""
+    """Return the seconds in kernels of each kind, on the GPU if there is one, else on the CPU."""
     cuda = torch.cuda.is_available()
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     with profile(activities=activities) as profiler:

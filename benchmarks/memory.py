@@ -1,7 +1,7 @@
-"""Memory of long clips: what one more frame costs, in both orders.
+"""Measure the memory of long clips: how much one more frame takes, in both orders.
 
-Samples clips of several lengths with the demo model on small latents in a real ComfyUI, each in a
-process of its own, and compares the peaks. Only the clip's latents may grow with its length.
+It samples clips of several lengths with the demo model on small latents in a real ComfyUI, each in
+a separate process, and compares the peaks. Only the clip's latents may grow with its length.
 
     python tools/module.py benchmarks.memory
 """
@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-SIDE = 8  # of a latent, height and width
-LATENT_BYTES = 4 * SIDE * SIDE * 4  # of one frame: 4 channels, fp32
+SIDE = 8  # height and width of a latent
+LATENT_BYTES = 4 * SIDE * SIDE * 4  # bytes of one frame's latent: 4 channels, fp32
 ORDERS = ("all frames per step", "frame by frame")
 LENGTHS = {ORDERS[0]: (1_000, 4_000, 10_000), ORDERS[1]: (250, 1_000, 2_500)}
 
@@ -43,7 +43,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def in_a_process(order: str, frames: int) -> int:
-    """Peak memory, bytes, of a fresh process that samples one clip."""
+    """Return the peak memory in bytes of a new process that samples one clip."""
     tool = Path(__file__).resolve().parent.parent / "tools" / "module.py"
     command = [sys.executable, tool, "benchmarks.memory", "--order", order, "--one", str(frames)]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True)
@@ -53,14 +53,14 @@ def in_a_process(order: str, frames: int) -> int:
 
 
 def report(order: str, lengths, peaks) -> str:
-    """What one more frame costs: the slope of the peaks."""
+    """Report how much memory one more frame takes, which is the slope of the peaks."""
     slope = np.polyfit(lengths, peaks, 1)[0]
     sizes = ", ".join(f"{n} frames {peak / 2**20:.0f} MiB" for n, peak in zip(lengths, peaks))
     return f"{order}: {sizes}; {slope:.0f} bytes per frame = {slope / LATENT_BYTES:.1f} latents"
 
 
 def peak_bytes(order: str, frames: int) -> int:
-    """Sample a clip in this process and return its peak memory so far, bytes."""
+    """Sample a clip in this process and return the process's peak memory so far, in bytes."""
     from comfyui_location import need_comfyui
 
     need_comfyui(cpu=True)

@@ -1,10 +1,11 @@
 """Other packs for steady video, as further rows for `benchmarks.speed`.
 
-    python tools/module.py benchmarks.peers <folder>    which of them run here; if not, why
+    python tools/module.py benchmarks.peers <folder>    says which of them run here, or why not
 
 The folder holds clones of the packs' repositories, each under its repository's name. A pack is
-loaded by ComfyUI's own loader and used through its own nodes, with the settings that its examples
-or its defaults have; wherever a pack leaves it open, sampling is that of the stock KSampler row.
+loaded by ComfyUI's own loader and used through its own nodes, with the settings of its examples
+or with its defaults. If a pack does not determine the sampling, it is that of the stock KSampler
+row.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-# What `speed.stock` samples with, for the one pack that brings a sampler of its own.
+# The settings of `speed.stock`, for the one pack that brings its own sampler.
 SEED, CFG, SAMPLER, SCHEDULER, DENOISE = 1, 7.0, "euler", "normal", 0.6
 
 
@@ -31,8 +32,9 @@ SEED, CFG, SAMPLER, SCHEDULER, DENOISE = 1, 7.0, "euler", "normal", 0.6
 class Peer:
     """A pack, and how it samples a clip.
 
-    name: as in a table. folder: of its repository. sample: given the pack's node classes, a MODEL,
-    (positive, negative), a clip (frames, 4, h, w) and the steps, returns samples of that shape.
+    name: its name in a table. folder: the folder of its repository. sample: a function of the
+    pack's node classes, a MODEL, (positive, negative), a clip (frames, 4, h, w) and the steps,
+    which returns samples of the clip's shape.
     """
 
     name: str
@@ -41,7 +43,10 @@ class Peer:
 
 
 def rave_attention(classes, model, prompts, clip, steps, grid: int) -> Tensor:
-    """Frames are shuffled into grids of `grid` x `grid`, and each attends to its whole grid."""
+    """Sample with frames shuffled into grids, where each frame attends to its whole grid.
+
+    grid: the number of frames along each side of a grid.
+    """
     from .speed import stock
 
     (patched,) = run_node(classes["ApplyRaveAttentionNode"], model=model, grid_size=grid, seed=SEED)
@@ -49,14 +54,14 @@ def rave_attention(classes, model, prompts, clip, steps, grid: int) -> Tensor:
 
 
 def rave_sampler(classes, model, prompts, clip, steps, grid: int = 3) -> Tensor:
-    """Frames are tiled to pictures of `grid` x `grid` frames, shuffled anew for every step.
+    """Sample pictures of `grid` x `grid` tiled frames, which are shuffled again for every step.
 
-    The node knows no denoise, so it gets the schedule and the step at which the stock KSampler
-    begins with DENOISE. It is meant to be given noisy latents, and is: its own `add_noise` raises
+    The node has no denoise, so it gets the schedule and the step at which the stock KSampler
+    begins with DENOISE. It expects noisy latents and gets them, because its own `add_noise` raises
     AttributeError in ComfyUI 0.33.0.
     """
     total = int(steps / DENOISE)
-    with _silence():  # it says what it does at every call
+    with _silence():  # it prints what it does at every call
         (latent,) = run_node(
             classes["KSamplerRAVE"],
             model=model,
@@ -84,9 +89,9 @@ def _silence() -> Iterator[None]:
 
 
 def with_noise(model, clip: Tensor, steps: int) -> Tensor:
-    """The clip (frames, 4, h, w) with the noise that the stock KSampler begins with.
+    """Return the clip (frames, 4, h, w) with the noise that the stock KSampler begins with.
 
-    With one step, which begins at the strongest noise, ComfyUI would add 0.2 % more.
+    ComfyUI itself would add 0.2 % more noise with one step, which begins at the strongest noise.
     """
     import comfy.sample
     import comfy.samplers
@@ -97,7 +102,7 @@ def with_noise(model, clip: Tensor, steps: int) -> Tensor:
 
 
 def flatten(classes, model, prompts, clip, steps) -> Tensor:
-    """Every token also attends to its own trajectory through all frames."""
+    """Sample with every token also attending to its own trajectory through all frames."""
     from .speed import stock
 
     frames, _, height, width = clip.shape
@@ -117,33 +122,33 @@ def flatten(classes, model, prompts, clip, steps) -> Tensor:
 
 @functools.cache
 def still_trajectories(node, frames: int, height: int, width: int) -> dict:
-    """FLATTEN's trajectories of a clip in which nothing moves, for latents of height x width.
+    """Return FLATTEN's trajectories of a clip without motion, for latents of height x width.
 
-    Made by its own node, with a stand-in for the RAFT network that it would download. A token
-    attends to as many others whatever the motion, so that sampling takes as long. They are made
-    once, since their making is not sampling.
+    FLATTEN's own node makes them, with a stand-in for the RAFT network that it would download. A
+    token attends to equally many others whatever moves, so sampling takes the same time.
+    They are made only once, because making them is not part of sampling.
     """
     images = torch.zeros(frames, 8 * height, 8 * width, 3)
     with mock.patch.object(sys.modules[node.__module__], "raft_large", return_value=_Still()):
-        # 0: all frames in one window, as more need AnimateDiff-Evolved
+        # 0 puts all frames in one window, because several windows need AnimateDiff-Evolved.
         return run_node(node, images=images, context_length=0, context_overlap=0)[0]
 
 
 class _Still(torch.nn.Module):
-    """In the place of an optical flow network: nothing moves."""
+    """Stands in for an optical flow network and reports no motion."""
 
     def forward(self, images: Tensor, _next_images: Tensor) -> list[Tensor]:
-        """Flows between images (pairs, 3, h, w): one estimate, (pairs, 2, h, w)."""
+        """Return one estimate of the flow, (pairs, 2, h, w), between images, (pairs, 3, h, w)."""
         return [images.new_zeros(len(images), 2, *images.shape[-2:])]
 
 
 def reference_attention(classes, model, prompts, clip, steps) -> Tensor:
-    """Every frame also attends to the first frame of the source, noised to the step's level."""
+    """Sample with every frame also attending to the source's first frame, noised to the step."""
     from .speed import stock
 
     node = classes["ACN_ReferenceControlNet"]
     (control,) = run_node(node, reference_type="reference_attn", style_fidelity=0.5, ref_weight=1.0)
-    # What its preprocessor node makes of an image and a VAE, where there is no VAE.
+    # The pack's preprocessor node would make this from an image and a VAE, but there is no VAE.
     picture = sys.modules[node.__module__].ReferencePreprocWrapper(condhint=clip[:1])
     prompts = run_node(
         classes["ACN_AdvancedControlNetApply_v2"],
@@ -182,13 +187,13 @@ PEERS = (
 def ways(
     folder_of_packs: Path, model, prompts: tuple, clip: Tensor, steps: int
 ) -> Iterator[tuple[str, Callable[[], Tensor] | str]]:
-    """For each peer its name and a call that samples the clip, or why there is none, in words.
+    """Yield each peer's name with a function that samples the clip, or with a reason for none.
 
-    clip: (frames, 4, h, w), two frames or more. A pack is loaded when its turn comes and not
-    before, so that rows without it may be timed first. Its first samples are taken here, with a
-    single step; what a pack makes once for a clip is made then, too, and not within the call.
-    The packs of PEERS leave ComfyUI as it is when loaded. The last one puts its own functions into
-    the U-Net while it samples and takes them out again.
+    clip: (frames, 4, h, w), at least two frames. A pack is not loaded before its turn, so that rows
+    without it can be timed first. It samples here once, with a single step, so things that a pack
+    makes once per clip are made now and not within the timed call. The packs of PEERS do not change
+    ComfyUI when they are loaded. The last one puts its own functions into the U-Net while it
+    samples and removes them afterwards.
     """
     for peer in PEERS:
         classes = load_pack(folder_of_packs / peer.folder)
@@ -201,7 +206,7 @@ def ways(
 
 @functools.cache
 def load_pack(folder: Path) -> dict | str:
-    """Node classes of a pack by name, or why there are none, in words."""
+    """Return the node classes of a pack by name, or the reason why there are none."""
     import nodes
 
     if not folder.is_dir():
@@ -223,27 +228,30 @@ def load_pack(folder: Path) -> dict | str:
 
 
 class _Listener(logging.Handler):
-    """Hears why a pack does not load, which ComfyUI's loader tells nobody but the log."""
+    """Records why a pack does not load, which ComfyUI's loader only writes to the log."""
 
     heard = "the loader gave no reason"
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the exception that the loader is handling as it logs, or else what it logs."""
+        """Keep the exception that the loader is handling, or else the logged text."""
         error = sys.exc_info()[1]
         self.heard = one_line(error) if error else record.getMessage()
 
 
 def run_node(node, **inputs) -> tuple:
-    """The outputs of a node, which may be written in ComfyUI's old way or as a V3 node."""
+    """Run a node, either of ComfyUI's old kind or a V3 node, and return its outputs."""
     outputs = getattr(node(), node.FUNCTION)(**inputs)
     return outputs.args if hasattr(outputs, "args") else tuple(outputs)
 
 
 def why_not(sample: Callable[[Tensor, int], Tensor], clip: Tensor) -> str | None:
-    """Why a clip (frames, 4, h, w) cannot be sampled so that its frames depend on others, if so."""
+    """Return why frames of a clip would not depend on each other, or None if they do.
+
+    clip: (frames, 4, h, w).
+    """
     try:
         effect = effect_of_first_frame(sample, clip)
-    except Exception as error:  # whatever a pack raises is its reason
+    except Exception as error:  # any error of a pack is a reason
         return one_line(error)
     if not math.isfinite(effect):
         return "runs, but its samples are not finite"
@@ -251,26 +259,28 @@ def why_not(sample: Callable[[Tensor, int], Tensor], clip: Tensor) -> str | None
 
 
 def effect_of_first_frame(sample: Callable[[Tensor, int], Tensor], clip: Tensor) -> float:
-    """By how much other frames' samples change if the clip's first frame does; in their spread.
+    """Return how much other frames' samples change if the clip's first frame changes.
 
-    Exactly 0 for the stock sampler on a CPU, where frames of a batch do not even round differently.
+    The unit is their standard deviation. It is exactly 0 for the stock sampler on a CPU, where
+    rounding does not depend on other frames of the batch.
     clip: (frames, 4, h, w), sampled with one step.
     """
-    # The first step's noise is fifteen times as strong as the clip and would hide a small change.
+    # The noise of the first step is fifteen times as strong as the clip and would hide a small
+    # change.
     other = torch.cat([100 * clip[:1], clip[1:]])
     before, after = (_repeatable(sample, samples)[1:] for samples in (clip, other))
     return float((after - before).abs().max() / before.std())
 
 
 def _repeatable(sample: Callable[[Tensor, int], Tensor], clip: Tensor) -> Tensor:
-    # A peer may draw from torch's own generator, or seed it: neither is to reach the others.
+    # A peer may draw from torch's own generator or seed it, which must not affect the others.
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
         return sample(clip, 1)
 
 
 def one_line(error: BaseException) -> str:
-    """An exception's type and the first line of what it says."""
+    """Return an exception's type and the first line of its text."""
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-# What makes the family, at any width. depths: of transformers, by block.
+# What defines each family at any width. The transformer depths are listed by block.
 GEOMETRY = {
     "sd15": {
         "num_res_blocks": [2, 2, 2, 2],
@@ -23,7 +23,7 @@ GEOMETRY = {
         "context_dim": 2048,
     },
 }
-FULL, QUARTER = 320, 80  # channels of the first level
+FULL, QUARTER = 320, 80  # numbers of channels of the first level
 _SHARED = {
     "image_size": 32,
     "in_channels": 4,
@@ -43,11 +43,11 @@ _FAMILY = {
 
 
 def random_model(family: str, channels: int = FULL, dtype: torch.dtype = torch.float32):
-    """A MODEL of a family (a key of GEOMETRY) with seeded random weights.
+    """Return a MODEL of a family (a key of GEOMETRY) with seeded random weights.
 
-    channels: of its first level. dtype: of weights and computation. SD1.5 has 8 heads at full
-    width and as many fewer at less; the heads of SDXL have 64 channels at full width, 40 at a
-    quarter.
+    channels: the number of channels of its first level. dtype: the dtype of weights and
+    computation. SD1.5 has 8 heads at full width, and proportionally fewer at smaller widths. The
+    heads of SDXL have 64 channels at full width and 40 at a quarter.
     """
     import comfy.model_base
     import comfy.model_management
@@ -74,14 +74,14 @@ def random_model(family: str, channels: int = FULL, dtype: torch.dtype = torch.f
 
 
 def random_prompt(family: str, seed: int = 0):
-    """A CONDITIONING of a family's size."""
+    """Return a random CONDITIONING in the size that a family needs."""
     generator = torch.Generator().manual_seed(seed)
     pooled = {"pooled_output": torch.zeros(1, 1280)} if family == "sdxl" else {}
     return [[torch.randn(1, 77, GEOMETRY[family]["context_dim"], generator=generator), pooled]]
 
 
 def _operations():
-    """ComfyUI's layers, with fewer groups to normalize where 80 channels make no 32."""
+    """Return ComfyUI's layers with fewer groups in normalisations that cannot have 32 groups."""
     import comfy.ops
 
     class Operations(comfy.ops.disable_weight_init):

@@ -1,18 +1,18 @@
-"""Time of cross-frame attention beside plain img2img, as ratios within one run.
+"""Measure the time of cross-frame attention and plain img2img, as ratios within one run.
 
     python tools/module.py benchmarks.speed                            the SD1.5 proxy, 16 frames
     python tools/module.py benchmarks.speed --model demo --frames 32
     python tools/module.py benchmarks.speed --model sd15-full          on a GPU
     python tools/module.py benchmarks.speed --csv docs/speed.csv --kinds --packs <folder>
 
-Every variant samples the same clip in a real ComfyUI on the same steps. Variants take turns, round
-after round, so that a machine that gets slower or busier does so for all of them; of the rounds the
-fastest and the median count. The proxies have a quarter of their family's channels at half its
-side or less, which for SD1.5 keeps the ratio of tokens to channels, and with it that of attention
-to everything else. FLOP are counted by torch on the very calls that are timed.
+Every variant samples the same clip in a real ComfyUI with the same steps. Variants take turns,
+round after round, so a machine that gets slower or busier affects all of them. The table shows the
+fastest and the median round. The proxies have a quarter of their family's channels and at most half
+of its side. For SD1.5 this keeps the ratio of tokens to channels, and with it the ratio of
+attention to everything else. torch counts the FLOP in the same calls that are timed.
 
-On a CPU, ComfyUI writes out all attention weights, which it does nowhere else; to measure what
-users of a GPU run, the benchmark has it use PyTorch's attention, as ComfyUI does there.
+On a CPU, and only there, ComfyUI stores all attention weights. To measure what users of a GPU run,
+the benchmark lets ComfyUI use PyTorch's attention, as it does on a GPU.
 """
 
 import argparse
@@ -31,12 +31,12 @@ from .random_models import FULL, QUARTER, random_model, random_prompt
 
 PLAIN = "plain, frame by frame"
 CHUNKS = (1, 2, 4, 8, 16)
-CFG = 2  # conds of a model evaluation
+CFG = 2  # number of conds in a model evaluation
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to measure on: its family, channels of its first level, side of a latent."""
+    """A model to measure: its family, the channels of its first level, the side of a latent."""
 
     family: str
     channels: int
@@ -56,8 +56,9 @@ SUBJECTS = {
 class Row:
     """One variant: how it samples the clip, and what that took.
 
-    wall, process: seconds of each round. start: seconds of each round before the first call of
-    the U-Net. flop, peak: of one run. rows: frames and conds that went through the U-Net.
+    wall, process: the seconds of each round. start: the seconds of each round before the first call
+    of the U-Net. flop, peak: the FLOP and the peak memory of one run. rows: the number of rows,
+    frames times conds, that went through the U-Net.
     """
 
     name: str
@@ -69,10 +70,10 @@ class Row:
     rows: int = 0
     peak: int = 0
     seconds_by_kind: dict[str, float] = field(default_factory=dict)
-    ours: bool = False  # whether it is cross-frame attention, which has a least number of FLOP
+    ours: bool = False  # whether it is cross-frame attention, whose minimum of FLOP is known
 
     def run(self, unet: torch.nn.Module) -> None:
-        """Sample once more. unet: the U-Net that is called."""
+        """Sample once and note the times. unet: the U-Net that is called."""
         calls: list[float] = []
         watch = unet.register_forward_pre_hook(lambda *_: calls.append(time.perf_counter()))
         wall, process = time.perf_counter(), time.process_time()
@@ -141,7 +142,7 @@ def start_comfyui(attention: str, threads: int) -> None:
 
 @dataclass(frozen=True)
 class Clip:
-    """A random clip, the MODEL and the prompts that all variants sample it with.
+    """A random clip, and the MODEL and the prompts that all variants sample it with.
 
     latents: (frames, 4, side, side). cross_frame: inputs of the CrossFrameAttention node.
     """
@@ -154,18 +155,18 @@ class Clip:
 
     @classmethod
     def random(cls, loaded: tuple, frames: int, steps: int, side: int, chosen: dict) -> "Clip":
-        """A clip of random latents, always the same. loaded: as `load` returns it."""
+        """Return a clip of random latents, which are always the same. loaded: see `load`."""
         generator = torch.Generator().manual_seed(0)
         latents = torch.randn(frames, 4, side, side, generator=generator)
         return cls(*loaded, latents, steps, chosen)
 
     @property
     def unet(self) -> torch.nn.Module:
-        """The U-Net inside of the MODEL."""
+        """The U-Net inside the MODEL."""
         return self.model.model.diffusion_model
 
     def patched(self, frames_per_batch: int = 0, **inputs):
-        """The MODEL with cross-frame attention. inputs: further ones of the node."""
+        """Return the MODEL with cross-frame attention. inputs: further inputs of the node."""
         from ..nodes.attention import CrossFrameAttention
 
         defaults = {
@@ -181,15 +182,15 @@ class Clip:
         ).args[0]
 
     def parts(self, frames: int) -> torch.Tensor:
-        """Sampled without cross-frame attention, some frames after the others."""
+        """Sample without cross-frame attention, in batches of `frames` frames."""
         parts = self.latents.split(frames)
         return torch.cat([stock(self.model, self.prompts, part, self.steps) for part in parts])
 
     def floor(self) -> int:
-        """FLOP that cross-frame attention takes beyond plain img2img if nothing is done twice.
+        """Return the least FLOP that cross-frame attention takes in addition to plain img2img.
 
-        A frame that attends to k frames takes k times the products of attention, for each layer
-        and cond 4 x k x tokens^2 x channels; keys and values are projected once per frame.
+        A frame that attends to k frames takes k times the products of attention: for each layer
+        and cond 4 x k x tokens^2 x channels. Keys and values are projected once per frame.
         """
         from ..attention.compose import simplest
         from ..attention.references import attended
@@ -205,7 +206,7 @@ class Clip:
 
 
 def variants(clip: Clip, options: argparse.Namespace) -> list[Row]:
-    """Every way to sample the clip, plain img2img first."""
+    """Return all ways to sample the clip, with plain img2img first."""
     frames = len(clip.latents)
     plain = [
         Row(PLAIN, lambda: clip.parts(1)),
@@ -219,11 +220,11 @@ def variants(clip: Clip, options: argparse.Namespace) -> list[Row]:
 
 
 def cross_frame(clip: Clip) -> Iterator[tuple[str, Callable[[], torch.Tensor]]]:
-    """Every way to sample the clip with cross-frame attention."""
+    """Yield all ways to sample the clip with cross-frame attention."""
     frames = len(clip.latents)
     yield "frame by frame", sampling(clip, ours, clip.patched())
     if torch.cuda.is_available():
-        # Beside "frame by frame", this says what the way to system memory and back costs.
+        # Compared with "frame by frame", this shows the cost of copies to system memory and back.
         away = clip.patched(bank_device="system memory")
         yield "frame by frame, bank in system memory", sampling(clip, ours, away)
     yield "per step, frames_per_batch 0", sampling(clip, stock, clip.patched())
@@ -235,12 +236,12 @@ def cross_frame(clip: Clip) -> Iterator[tuple[str, Callable[[], torch.Tensor]]]:
 
 
 def sampling(clip: Clip, sampler: Callable, model) -> Callable[[], torch.Tensor]:
-    """A call that samples the clip. sampler: `stock` or `ours`."""
+    """Return a function that samples the clip. sampler: `stock` or `ours`."""
     return lambda: sampler(model, clip.prompts, clip.latents, clip.steps)
 
 
 def beside_another_patch(model):
-    """The MODEL with an attn1 patch of another pack behind ours, which changes nothing."""
+    """Return the MODEL with another attn1 patch after ours, which changes nothing."""
     patched = model.clone()
     patched.set_model_attn1_patch(lambda query, context, value, _: (query, context, value))
     return patched
@@ -275,7 +276,7 @@ def ours(model, prompts, clip, steps) -> torch.Tensor:
 
 
 def load(subject: Subject) -> tuple:
-    """(MODEL, (positive, negative))."""
+    """Load a model and return (MODEL, (positive, negative))."""
     if subject.family == "demo":
         import nodes
 
@@ -304,7 +305,7 @@ def measure(rows: list[Row], unet: torch.nn.Module, rounds: int, with_kinds: boo
 
 
 def peer_rows(clip: Clip, packs: Path) -> list[Row]:
-    """Other packs on the same clip; for those that do not run, the reason is printed."""
+    """Return rows of other packs on the same clip; print the reason if a pack does not run."""
     from .peers import ways
 
     rows = []
@@ -317,7 +318,7 @@ def peer_rows(clip: Clip, packs: Path) -> list[Row]:
 
 
 def results(rows: list[Row], floor: int) -> Iterator[dict]:
-    """One line per row, as ratios to plain img2img of one frame after another."""
+    """Yield one line per row, as ratios to plain img2img of one frame after another."""
     plain = rows[0]
     least = 1 + floor / plain.flop
     for row in rows:
@@ -337,7 +338,7 @@ def results(rows: list[Row], floor: int) -> Iterator[dict]:
 
 
 def kinds(rows: list[Row]) -> Iterator[dict]:
-    """Where each row's time goes, as parts of the time of plain img2img."""
+    """Yield each row's time by kind of kernel, as shares of the time of plain img2img."""
     whole = sum(rows[0].seconds_by_kind.values())
     for row in rows:
         shares = {kind: round(row.seconds_by_kind[kind] / whole, 3) for kind in (*KINDS, REST)}
@@ -353,7 +354,7 @@ def write_csv(path: Path, table: list[dict]) -> None:
 
 
 def as_markdown(table: list[dict]) -> str:
-    """The table in Markdown."""
+    """Write the table in Markdown."""
     lines = ["| " + " | ".join(table[0]) + " |", "|---" * len(table[0]) + "|"]
     lines += ["| " + " | ".join(map(str, line.values())) + " |" for line in table]
     return "\n".join(lines)

@@ -1,9 +1,9 @@
-"""Size of a state at full size: what is said before sampling, what is kept, and the file.
+"""Measure the size of a state at full resolution: the estimate, what is kept, and the file.
 
-Paints two frames with a U-Net of SD1.5's or SDXL's own geometry and random weights in a real
+It paints two frames with a U-Net of SD1.5's or SDXL's own geometry and random weights in a real
 ComfyUI, frame by frame, and saves the state. The sizes do not depend on the weights. On a CPU
-ComfyUI computes in fp32; fp16 takes half of it. SD1.5 at 20 steps takes twenty minutes on two cores
-and 12 GB of memory; the sizes are in proportion to the steps.
+ComfyUI computes in fp32; fp16 takes half the size. SD1.5 at 20 steps takes twenty minutes on two
+cores and 12 GB of memory. The sizes are proportional to the number of steps.
 
     python tools/module.py benchmarks.state_size --family sd15 --steps 20
 """
@@ -16,7 +16,7 @@ import torch
 
 from .random_models import random_model, random_prompt
 
-SIDE = {"sd15": 64, "sdxl": 128}  # of a latent: 512 and 1024 pixels
+SIDE = {"sd15": 64, "sdxl": 128}  # side of a latent, for 512 and 1024 pixels
 FRAMES = 2
 MIB = 2**20
 
@@ -40,7 +40,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def measure(family: str, steps: int, layers: str):
-    """Paint, keep and save; yields lines of a report."""
+    """Paint the frames, keep the state and save it; yield the lines of a report."""
     from comfy.samplers import CFGGuider, sampler_object
     from comfy_extras.nodes_custom_sampler import BasicScheduler, Noise_RandomNoise
 

@@ -1,4 +1,4 @@
-"""How steady a clip is: measures on frames, with exact or with estimated motion. Pure torch."""
+"""Measures of how steady a clip is, with exact or with estimated motion. Pure torch."""
 
 from .correspondence import Correspondence, sample
 from .measures import (

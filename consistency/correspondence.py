@@ -13,11 +13,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Correspondence:
-    """Pairs of frames and where the pixels of the earlier one lie in the later one.
+    """Pairs of frames, and where the pixels of the earlier frame lie in the later frame.
 
-    earlier, later: frame numbers, (pairs,). points: pixels, (pairs, height, width, 2).
-    valid: whether the point shows the same thing, (pairs, height, width), bool; false where
-    it is hidden, out of the picture or not to be compared.
+    earlier, later: frame numbers, (pairs,). points: coordinates in the later frame, in pixels,
+    (pairs, height, width, 2). valid: whether the point shows the same thing,
+    (pairs, height, width), bool; false where it is hidden, out of the picture or not to be
+    compared.
     """
 
     earlier: Tensor
@@ -29,11 +30,11 @@ class Correspondence:
         return len(self.earlier)
 
     def then(self, following: Correspondence) -> Correspondence:
-        """Follow every pixel of these pairs on through the pairs that begin where these end.
+        """Follow every pixel of these pairs through the pairs that begin where these end.
 
-        following: must have exactly one pair that begins at each later frame of these pairs
-        that is to be followed; pairs without one are left out.
-        A followed point is valid if it is so in both, at all four pixels around it.
+        following: pairs with exactly one pair that begins at each later frame to be followed. A
+        pair here that has no such continuation is left out.
+        A followed point is valid if it is valid in both, at all four pixels around it.
         """
         starts = {int(frame): number for number, frame in enumerate(following.earlier)}
         mine = [n for n, frame in enumerate(self.later.tolist()) if frame in starts]
@@ -50,7 +51,7 @@ class Correspondence:
         )
 
     def and_also(self, others: Correspondence) -> Correspondence:
-        """These pairs and others."""
+        """Return these pairs together with others."""
         return Correspondence(
             torch.cat((self.earlier, others.earlier)),
             torch.cat((self.later, others.later)),
@@ -59,21 +60,24 @@ class Correspondence:
         )
 
     def last(self, count: int) -> Correspondence:
-        """The last pairs, at most `count` of them."""
+        """Return the last pairs, at most `count` of them."""
         start = max(len(self) - count, 0)
         return Correspondence(
             self.earlier[start:], self.later[start:], self.points[start:], self.valid[start:]
         )
 
     def where(self, chosen: Tensor) -> Correspondence:
-        """Some of the pairs. chosen: (pairs,), bool."""
+        """Return the chosen pairs. chosen: (pairs,), bool."""
         return Correspondence(
             self.earlier[chosen], self.later[chosen], self.points[chosen], self.valid[chosen]
         )
 
 
 def pixel_grid(like: Tensor) -> Tensor:
-    """Centres of all pixels for points of shape (..., height, width, 2): (height, width, 2)."""
+    """Return the centres of all pixels, (height, width, 2).
+
+    like: points of shape (..., height, width, 2).
+    """
     height, width = like.shape[-3:-1]
     y, x = torch.meshgrid(
         torch.arange(height, dtype=like.dtype, device=like.device) + 0.5,
@@ -84,14 +88,17 @@ def pixel_grid(like: Tensor) -> Tensor:
 
 
 def inside(points: Tensor) -> Tensor:
-    """Whether points (..., height, width, 2) lie on the picture, half a pixel off its rim."""
+    """Return whether points lie on the picture, at least half a pixel away from its rim.
+
+    points: (..., height, width, 2). Returns (..., height, width), bool.
+    """
     height, width = points.shape[-3:-1]
     x, y = points.unbind(-1)
     return (x >= 0.5) & (x <= width - 0.5) & (y >= 0.5) & (y <= height - 0.5)
 
 
 def sample(pictures: Tensor, points: Tensor) -> Tensor:
-    """Read pictures at points, bilinearly; beyond the rim, the rim's value.
+    """Read pictures at points, bilinearly; points beyond the rim get the value at the rim.
 
     pictures: (pairs, channels, height, width). points: (pairs, h, w, 2).
     Returns (pairs, channels, h, w).

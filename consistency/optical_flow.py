@@ -1,8 +1,8 @@
 """Motion estimated from the source video, where no exact motion is known.
 
 The estimator is scikit-image's TV-L1 (Zach, Pock and Bischof, A Duality Based Approach for
-Realtime TV-L1 Optical Flow, 2007): it needs no weights, keeps the edges of moving things, and
-brings no package that others in the same environment replace.
+Realtime TV-L1 Optical Flow, 2007). It needs no weights, keeps the edges of moving things, and
+requires no package that other packs in the same environment replace.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,21 +13,23 @@ from torch import Tensor
 
 from .correspondence import Correspondence, inside, pixel_grid, sample
 
-LONGEST_SIDE = 256  # pixels on which motion is estimated; more takes much longer, gains little
-SHORTEST_SIDE = 16  # pixels below which no side is shrunk: narrow pictures would have none left
-LEAST_SIDE = 2  # pixels that a picture must have each way: the estimator looks at differences
-ROUND_TRIP = 0.5  # pixels that a point may be off after going forth and back, plus
-ROUND_TRIP_SHARE = 0.05  # this share of its way
-SAME_COLOUR = 0.06  # by how much the source itself may differ between a point and its pixel
-CALM = 0.1  # how much colours may differ around either: steeper edges are not compared
+LONGEST_SIDE = 256  # pixels; larger pictures are shrunk, as they take much longer and gain little
+SHORTEST_SIDE = 16  # pixels; no side is shrunk below this, so that narrow pictures stay usable
+LEAST_SIDE = 2  # pixels of the smallest usable side: the estimator looks at differences
+# After going forth and back, a point may be off by ROUND_TRIP pixels plus ROUND_TRIP_SHARE of the
+# distance it went.
+ROUND_TRIP = 0.5
+ROUND_TRIP_SHARE = 0.05
+SAME_COLOUR = 0.06  # the most by which the source itself may differ between a pixel and its point
+CALM = 0.1  # the most by which colours may differ around either: steeper edges are not compared
 
 
 def follow_motion(
     source: Tensor, farthest: int, progress: Callable[[], None] = lambda: None
 ) -> Iterator[Correspondence]:
-    """Follow the points of a source video; yield, for each frame but the first, what leads to it.
+    """Follow the points of a source video; yield the pairs that end at each frame but the first.
 
-    source: (frames, 3, height, width), RGB in 0..1. farthest: frames that a point is followed.
+    source: (frames, 3, height, width), RGB in 0..1. farthest: how many frames a point is followed.
     progress: called after each pair of neighbouring frames. What is yielded for a frame has
     one pair for each of the `farthest` frames before it, so memory does not grow with the clip.
     """
@@ -43,12 +45,12 @@ def follow_motion(
 def estimate_motion(here: Tensor, there: Tensor, number: int = 0) -> Correspondence:
     """Estimate the motion between two neighbouring frames, (3, height, width), RGB in 0..1.
 
-    Returns one pair, frames `number` and `number + 1`. A point is valid if the way back leads
+    Returns one pair: frames `number` and `number + 1`. A point is valid if the way back leads
     to where it came from (forward-backward check of Sundaram, Brox and Keutzer, Dense Point
     Trajectories by GPU-accelerated Large Displacement Optical Flow, 2010), if it lies on the
-    picture, and if the source has the same colour at both ends and all around them: at edges,
-    sampling would mix what moves differently.
-    Raises ValueError for pictures of fewer than LEAST_SIDE pixels either way.
+    picture, and if the source has the same colour at both ends and around them, because at edges
+    sampling would mix things that move differently.
+    Raises ValueError for pictures with a side of fewer than LEAST_SIDE pixels.
     """
     if min(here.shape[-2:]) < LEAST_SIDE:
         height, width = here.shape[-2:]
@@ -66,7 +68,7 @@ def estimate_motion(here: Tensor, there: Tensor, number: int = 0) -> Corresponde
 
 
 def _flow(here: np.ndarray, there: np.ndarray, size: Sequence[int]) -> Tensor:
-    """The flow between two grey pictures, in pixels of a picture of `size`: (*size, 2)."""
+    """Return the flow between two grey pictures, in pixels of a picture of `size`: (*size, 2)."""
     from skimage.registration import optical_flow_tvl1
 
     down, right = optical_flow_tvl1(here, there, dtype=here.dtype)
@@ -79,7 +81,7 @@ def _flow(here: np.ndarray, there: np.ndarray, size: Sequence[int]) -> Tensor:
 
 
 def _colours_agree(pair: Tensor, points: Tensor) -> Tensor:
-    """Where a pair of frames shows one and the same colour around a pixel and around its point.
+    """Return whether a pair of frames shows the same colour around a pixel and around its point.
 
     pair: (2, 3, h, w). points: (1, h, w, 2). Returns (1, h, w), bool.
     """
@@ -91,14 +93,14 @@ def _colours_agree(pair: Tensor, points: Tensor) -> Tensor:
 
 
 def _contrast(frames: Tensor) -> Tensor:
-    """The range of values among each pixel and its neighbours, (frames, h, w)."""
+    """Return the range of values among each pixel and its neighbours, (frames, h, w)."""
     highest = torch.nn.functional.max_pool2d(frames, 3, stride=1, padding=1)
     lowest = -torch.nn.functional.max_pool2d(-frames, 3, stride=1, padding=1)
     return (highest - lowest).amax(dim=1)
 
 
 def _small(pictures: Tensor) -> Tensor:
-    """Shrink pictures whose longer side exceeds LONGEST_SIDE, if the shorter one allows it."""
+    """Shrink pictures whose longer side exceeds LONGEST_SIDE, as far as the shorter one allows."""
     longer, shorter = max(pictures.shape[-2:]), min(pictures.shape[-2:])
     factor = max(LONGEST_SIDE / longer, SHORTEST_SIDE / shorter)
     if factor >= 1:

@@ -1,4 +1,4 @@
-"""A report on an edited video: warp errors by lag, a plot of them, and where the errors are."""
+"""A report on an edited video: warp errors by lag, a plot of them, and a map of the errors."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ from .measures import frames_not_finite, warp_error, warp_error_map
 from .optical_flow import follow_motion
 
 PLOT_SIZE = 512, 320  # width and height in pixels
-MARGIN = 56, 32  # of the plot, in pixels
+MARGIN = 56, 32  # around the plot, in pixels
 LINE, AXIS, PAPER = (217, 95, 2), (90, 90, 90), (255, 255, 255)
-HOTTEST = 0.1  # difference in RGB that is drawn as the hottest
-FEW = 0.01  # share of pixels below which a number rests on too little
+HOTTEST = 0.1  # the difference in RGB that gets the hottest colour
+FEW = 0.01  # if a smaller share of pixels is compared, the number is not reliable
 
 
 @dataclass(frozen=True)
 class Report:
     """How steady an edited video is.
 
-    errors: warp error by lag (squared RGB), nan where no pixel could be compared.
-    compared: share of pixels that could be compared, by lag. heat: root of the squared error
-    between each frame and the next, RGB, (frames, height, width); the last frame has none.
-    notes: sentences of whoever asked for the report, to be read with the numbers.
+    errors: the warp error by lag (squared RGB), nan where no pixel could be compared.
+    compared: the share of pixels that could be compared, by lag. heat: the root of the squared
+    error between each frame and the next, RGB, (frames, height, width); 0 for the last frame.
+    notes: sentences that the caller adds, to be read with the numbers.
     """
 
     errors: dict[int, float]
@@ -41,20 +41,20 @@ class Report:
         return "\n".join([*lines, *([""] if remarks else []), *remarks])
 
     def doubts(self) -> list[str]:
-        """Say which of the numbers are none, and which rest on hardly any pixels."""
+        """Say which numbers are missing, and which come from hardly any pixels."""
         none = [lag for lag, share in self.compared.items() if share == 0]
         few = [lag for lag, share in self.compared.items() if 0 < share < FEW]
         said = []
         if none:
             said.append(
-                f"Between frames {_listed(none)} apart nothing could be compared: nan is no score, "
+                f"Between frames {_listed(none)} apart nothing could be compared. nan is no score, "
                 "neither good nor bad. Points that move too far, get hidden, lie at an edge or "
-                "change their colour in the source are left out, and no other points are there."
+                "change their colour in the source are left out, and no other points are left."
             )
         if few:
             said.append(
                 f"Between frames {_listed(few)} apart fewer than 1 % of the pixels could be "
-                "compared: do not rely on what little that is."
+                "compared. Do not rely on these numbers."
             )
         return said
 
@@ -67,10 +67,11 @@ def report(
 ) -> Report:
     """Measure an edited video against the motion of its source.
 
-    edited, source: (frames, 3, height, width), RGB in 0..1, of one shape. lags: frames apart, 1
-    among them for the heat, all smaller than the number of frames. progress: called once per
-    pair of neighbouring frames. Raises ValueError for too few frames, or if a frame has a value
-    that is nan or infinite: it could not be compared and would go uncounted.
+    edited, source: (frames, 3, height, width), RGB in 0..1, of the same shape. lags: how many
+    frames apart frames are compared. They must be smaller than the number of frames, and include 1
+    for the heat. progress: called once per pair of neighbouring frames. Raises ValueError for too
+    few frames, or if a frame has nan or infinite values, which could not be compared and would not
+    be counted.
     """
     _check(edited, source, lags)
     errors: dict[int, list[Tensor]] = {lag: [] for lag in lags}
@@ -79,7 +80,7 @@ def report(
     for motion in follow_motion(source, max(lags), progress):
         for lag in lags:
             pair = motion.where(motion.later - motion.earlier == lag)
-            if len(pair) == 0:  # not so many frames have come yet
+            if len(pair) == 0:  # there are not yet enough frames before this one
                 continue
             errors[lag].append(warp_error(edited, pair))
             compared[lag].append(pair.valid.float().mean(dim=(1, 2)))
@@ -95,20 +96,23 @@ def report(
 def _check(edited: Tensor, source: Tensor, lags: Sequence[int]) -> None:
     """Raise ValueError unless two videos can be compared over these numbers of frames."""
     if len(edited) <= max(lags):
-        raise ValueError(f"{len(edited)} frames have none that are {max(lags)} apart")
+        raise ValueError(f"of {len(edited)} frames, no two are {max(lags)} frames apart")
     for name, frames in (("edited", edited), ("source", source)):
         if broken := frames_not_finite(frames):
             raise ValueError(f"frame {broken[0]} of {name} has values that are nan or infinite")
 
 
 def _listed(lags: Sequence[int]) -> str:
-    """Write numbers as one does in a sentence: 1, 2 and 4."""
+    """Write numbers as in a sentence: 1, 2 and 4."""
     *others, last = map(str, lags)
     return f"{', '.join(others)} and {last}" if others else last
 
 
 def heat_map(edited: Tensor, heat: Tensor) -> Tensor:
-    """The edited frames in grey, hot where they differ from the next frame: as `edited`."""
+    """Return the edited frames in grey, coloured hot where they differ from the next frame.
+
+    The result has the shape of `edited`.
+    """
     grey = edited.mean(dim=1, keepdim=True).expand_as(edited) * 0.5
     hot = (heat / HOTTEST).clamp(0, 1)[:, None]  # (frames, 1, h, w)
     glow = torch.cat((hot.sqrt(), hot * hot, torch.zeros_like(hot)), dim=1)  # dark red to yellow
@@ -116,7 +120,7 @@ def heat_map(edited: Tensor, heat: Tensor) -> Tensor:
 
 
 def plot(errors: dict[int, float]) -> Tensor:
-    """Draw warp error over lag, no point where there is none: (3, height, width), RGB in 0..1."""
+    """Draw warp error over lag, without points for nan: (3, height, width), RGB in 0..1."""
     image = Image.new("RGB", PLOT_SIZE, PAPER)
     draw = ImageDraw.Draw(image)
     (width, height), (left, top) = PLOT_SIZE, MARGIN

@@ -90,7 +90,7 @@ def print_table(edits: dict[str, Tensor]) -> None:
 
 
 def write(shown: dict[str, Tensor], folder: Path) -> None:
-    """Write all clips side by side, as video, GIF and picture; they stand as they are named."""
+    """Write all clips side by side, in the order of `shown`, as video, GIF and picture."""
     beside = enlarge(torch.cat([_framed(frames) for frames in shown.values()], dim=-1))
     write_video(folder / "demo.mp4", beside, RATE)
     write_gif(folder / "demo.gif", beside, RATE)
@@ -103,7 +103,7 @@ def write(shown: dict[str, Tensor], folder: Path) -> None:
 
 
 def _framed(frames: Tensor) -> Tensor:
-    """Frames with a white border."""
+    """Return frames with a white border."""
     return torch.nn.functional.pad(frames, (GAP // 2,) * 4, value=1.0)
 
 

@@ -10,15 +10,15 @@ from tqdm import tqdm
 from ..hosts.diffusers import cross_frame_attention
 from ..hosts.frame_noise import DIFFERENT, SAME
 
-PLAIN_TOGETHER = 8  # frames in one batch where each is painted on its own
+PLAIN_TOGETHER = 8  # frames in one batch if each is painted on its own
 
 
 @dataclass(frozen=True)
 class Setting:
     """How a clip is edited.
 
-    references: None for plain img2img, each frame on its own. The others are those of
-    `cross_frame_attention`. frame_noise: SAME or DIFFERENT.
+    references: None for plain img2img, where each frame is painted on its own. frame_noise: SAME
+    or DIFFERENT. The other fields are those of `cross_frame_attention`.
     """
 
     references: str | None = None
@@ -30,7 +30,7 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """A row's name in tables."""
+        """The name of the setting's row in tables."""
         noise = "same noise" if self.frame_noise == SAME else "different noise"
         if self.references is None:
             return f"plain, {noise}"
@@ -40,17 +40,17 @@ class Setting:
 
     @property
     def whole(self) -> bool:
-        """Whether it acts during all of the denoising."""
+        """Whether the setting acts during all of the denoising."""
         return (self.start_percent, self.end_percent) == (0.0, 1.0)
 
 
-PLAIN = Setting(frame_noise=DIFFERENT)  # what everything else is compared with
-STEADY = Setting("first")  # the steadiest, in all layers and with one noise for all frames
+PLAIN = Setting(frame_noise=DIFFERENT)  # all other settings are compared with this one
+STEADY = Setting("first")  # the steadiest setting: all layers, one noise for all frames
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """What all rows of a table have in common."""
+    """The settings that all rows of a table share."""
 
     steps: int = 16
     strength: float = 1.0
@@ -71,13 +71,13 @@ def edit(
 ) -> Tensor:
     """Edit several clips of one length side by side.
 
-    clips: sources, (clips, frames, 3, height, width), RGB in 0..1; they are also the layout
+    clips: the sources, (clips, frames, 3, height, width), RGB in 0..1, which also serve as layout
     hints. prompts, seeds: one per clip. Returns edited clips of the same shape.
     """
     frames = clips.shape[1]
 
     def paint(first: int, count: int = 1) -> Tensor:
-        """Paint some frames of all clips: (clips, count, 3, height, width)."""
+        """Paint some frames of all clips; return (clips, count, 3, height, width)."""
         numbers = [0 if setting.frame_noise == SAME else first + n for n in range(count)]
         sources = clips[:, first : first + count].flatten(0, 1)  # (clips * count, 3, h, w)
         painted = pipeline(
@@ -94,7 +94,7 @@ def edit(
 
     with tqdm(total=frames, desc=setting.name, unit="frame", disable=not progress) as bar:
         edited = []
-        if setting.references is None:  # nothing ties the frames to each other
+        if setting.references is None:  # the frames do not depend on each other
             for first in range(0, frames, PLAIN_TOGETHER):
                 edited.append(paint(first, min(PLAIN_TOGETHER, frames - first)))
                 bar.update(edited[-1].shape[1])
@@ -117,5 +117,5 @@ def edit(
 
 
 def _generator(seed: int, number: int) -> torch.Generator:
-    """Random numbers of a clip's frame; neighbouring seeds share none."""
+    """Return the generator of a clip's frame; neighbouring seeds share no random numbers."""
     return torch.Generator().manual_seed(seed * 100_003 + number)

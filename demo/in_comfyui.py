@@ -11,7 +11,7 @@ from .edit import DEFAULT, Sampling, Setting
 
 @torch.inference_mode()
 def load_in_comfyui() -> tuple:
-    """Load the demo model once: (MODEL, CLIP, VAE, CONTROL_NET)."""
+    """Load the demo model; return (MODEL, CLIP, VAE, CONTROL_NET)."""
     from ..nodes.demo import CrossFrameDemoModel
 
     return CrossFrameDemoModel.execute().args
@@ -30,8 +30,8 @@ def edit_in_comfyui(
     """Edit one clip as the graph of the first example does.
 
     demo: what `load_in_comfyui` returns. source: (frames, 3, SIZE, SIZE), RGB in 0..1.
-    frame_by_frame: which of the two orders the frames are painted in. Returns the edited frames
-    in the same shape.
+    frame_by_frame: whether the frames are painted frame by frame or all frames per step. Returns
+    the edited frames in the same shape.
     """
     from comfy_extras import nodes_custom_sampler as custom
 

@@ -1,4 +1,4 @@
-"""Judge edited clips of the small world against its truth."""
+"""Judge edited clips of the small world against its ground truth."""
 
 from dataclasses import dataclass, replace
 
@@ -10,16 +10,16 @@ from . import world
 
 NEAR = 1  # frames apart
 PARTS = 2 * len(world.CLASSES)
-SETTLED = 4  # frames after coming in, from when on a newcomer is looked at
-ENOUGH = 12  # pixels of a part in a frame, to speak of its colour
+SETTLED = 4  # how many frames after it came in a newcomer is judged
+ENOUGH = 12  # how many pixels of a part a frame must show for its colour to count
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What judging needs to know of a clip, made once.
+    """What judging needs to know about a clip; it is computed once.
 
-    near, far: exact motion. instance, part: labels of pixels, (frames, SIZE, SIZE).
-    newcomers: classes that no pixel of the first frame shows but later ones do.
+    near, far: the exact motion between frames that are near and far apart. instance, part: labels
+    of pixels, (frames, SIZE, SIZE). newcomers: classes that are first seen after the first frame.
     """
 
     near: consistency.Correspondence
@@ -30,7 +30,7 @@ class Truth:
 
     @classmethod
     def of(cls, clip: world.Clip, far: int) -> "Truth":
-        """The truth of a clip, with motion 1 and `far` frames apart."""
+        """Return the truth of a clip, with the motion between frames 1 and `far` frames apart."""
         instance, part = world.labels(clip)
         shown = [set(frame[frame >= 0].div(2, rounding_mode="floor").tolist()) for frame in part]
         newcomers = set.union(*shown) - shown[0]
@@ -44,13 +44,14 @@ class Truth:
 
 
 def judge(frames: Tensor, truth: Truth) -> dict[str, float]:
-    """All measures of one edited clip, (frames, 3, SIZE, SIZE); nan where there is nothing.
+    """Return all measures of one edited clip; a measure is nan if there is nothing to measure.
 
-    near, far: warp error, squared RGB. spread: of the objects' colours over time, RGB.
-    layout, detail: see `layout_accuracy`, `fine_detail`. newcomer_near: the same warp error on
-    pixels of newcomers only. newcomer_contrast: distance of their colours to the nearest other
-    class. Raises ValueError if a frame has values that are nan or infinite: means leave out nan,
-    so that the frame would go unjudged.
+    frames: (frames, 3, SIZE, SIZE).
+    The measures are: near, far: warp error, squared RGB. spread: the colour spread of the objects
+    over time, RGB. layout, detail: see `layout_accuracy`, `fine_detail`. newcomer_near: the warp
+    error `near` on pixels of newcomers only. newcomer_contrast: the distance of newcomers' colours
+    to the nearest colour of another class. Raises ValueError if a frame has values that are nan or
+    infinite, because means leave out nan and the frame would not be judged.
     """
     if broken := consistency.frames_not_finite(frames):
         raise ValueError(f"frame {broken[0]} has values that are nan or infinite")
@@ -67,23 +68,24 @@ def judge(frames: Tensor, truth: Truth) -> dict[str, float]:
 
 
 def diversity(edits: Tensor, truth: Truth) -> float:
-    """How much the look of one clip varies over seeds; edits: (seeds, frames, 3, SIZE, SIZE).
+    """Return how much the look of one clip varies over seeds.
 
-    Unit: RGB, the standard deviation over seeds of each part's mean colour in a frame.
+    edits: (seeds, frames, 3, SIZE, SIZE). The unit is RGB: the standard deviation over seeds of
+    each part's mean colour in a frame.
     """
     colours = torch.stack([consistency.mean_colours(frames, truth.part, PARTS) for frames in edits])
     return _mean(colours.var(dim=0).mean(dim=-1).sqrt())  # (seeds, frames, parts, 3)
 
 
 def _newcomers(motion: consistency.Correspondence, truth: Truth) -> consistency.Correspondence:
-    """The part of a motion that newcomers show."""
+    """Return a motion that is valid only at pixels of newcomers."""
     classes = truth.part[motion.earlier].div(2, rounding_mode="floor")
     wanted = torch.isin(classes, torch.tensor(truth.newcomers, dtype=torch.long))
     return replace(motion, valid=motion.valid & wanted)
 
 
 def _newcomer_contrast(frames: Tensor, truth: Truth) -> float:
-    """Mean distance of newcomers' colours to the nearest colour of another class."""
+    """Return the mean distance of newcomers' colours to the nearest colour of another class."""
     colours = consistency.mean_colours(frames, truth.part, PARTS)  # (frames, parts, 3)
     counts = torch.stack([(truth.part == part).sum(dim=(1, 2)) for part in range(PARTS)], dim=1)
     colours = colours.masked_fill((counts < ENOUGH)[..., None], torch.nan)

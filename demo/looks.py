@@ -1,8 +1,8 @@
-"""Looks of the small world and the prompts that describe them, but only in part.
+"""Looks of the small world, and prompts that describe them in part.
 
 A look is one colour per class and tone. A prompt may name a mood, which narrows the hues,
-saturations and values, and the colour of some classes; whatever it leaves open is drawn anew for
-every picture. This is why frames that are painted one by one flicker.
+saturations and values, and the colours of some classes. Everything that it leaves open is drawn
+again for every picture. This is why frames that are painted one by one flicker.
 """
 
 import colorsys
@@ -17,7 +17,10 @@ from .world import CLASSES
 
 @dataclass(frozen=True)
 class Mood:
-    """A range of hues (turns, from and width), saturations and values."""
+    """Ranges of hues, saturations and values.
+
+    hue, width: the beginning and the width of the hues, in turns of the colour circle.
+    """
 
     hue: float
     width: float
@@ -43,12 +46,12 @@ COLOURS = {
     "purple": 0.77,
     "pink": 0.9,
 }
-NAMES = ("background", "discs", "squares", "triangles")  # of CLASSES, as prompts call them
+NAMES = ("background", "discs", "squares", "triangles")  # the names of CLASSES in prompts
 WORDS = ("a", "drawing", "with", "and", ",", *MOODS, *COLOURS, *NAMES)
 
 
 def random_look(random: Random) -> tuple[Tensor, str]:
-    """A look, (classes, 2, 3) RGB in 0..1, and a prompt that tells a part of it."""
+    """Return a look, (classes, 2, 3), RGB in 0..1, and a prompt that describes a part of it."""
     mood_name = random.choice([None, None, *MOODS])
     mood = MOODS.get(mood_name, ANY_MOOD)
     named = {}
@@ -61,14 +64,14 @@ def random_look(random: Random) -> tuple[Tensor, str]:
 
 
 def describe(mood: str | None, colours: dict[str, str]) -> str:
-    """The prompt that names a mood and the colours of some classes."""
+    """Return the prompt that names a mood and the colours of some classes."""
     start = f"a {mood} drawing" if mood else "a drawing"
     parts = [f"{colour} {name}" for name, colour in colours.items()]
     return f"{start} with {' and '.join(parts)}" if parts else start
 
 
 def _two_tones(mood: Mood, hue: float | None, random: Random) -> list[tuple[float, float, float]]:
-    """Colours of ground and mark: the mark differs in value, and sometimes in hue."""
+    """Return the colours of ground and mark; the mark differs in value, and sometimes in hue."""
     if hue is None:
         hue = mood.hue + random.random() * mood.width
     else:
@@ -76,7 +79,7 @@ def _two_tones(mood: Mood, hue: float | None, random: Random) -> list[tuple[floa
     saturation = random.uniform(*mood.saturation)
     value = random.uniform(*mood.value)
     other_hue = hue if random.random() < 0.5 else mood.hue + random.random() * mood.width
-    # The mark is lighter or darker by a half, whichever leaves more room.
+    # The mark is darker or lighter than the ground, whichever leaves more room.
     other_value = value * 0.55 if value > 0.5 * sum(mood.value) else min(1.0, value * 1.6)
     other_saturation = random.uniform(*mood.saturation)
     return [

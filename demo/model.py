@@ -1,9 +1,9 @@
 """The demo model: Stable Diffusion's parts in a size that can be shipped and trained on a CPU.
 
-Same structure as Stable Diffusion 1.x (U-Net with self- and cross-attention in down, mid and up
-blocks, ControlNet, autoencoder, CLIP text encoder), but narrow, for 64 x 64 pixels, with an
-autoencoder that shrinks by 2, so that patterns a few pixels wide survive it. The U-Net's finest
-level has no attention: it would cost as much as everything else. Like Stable Diffusion 2.x the
+It has the same structure as Stable Diffusion 1.x (U-Net with self- and cross-attention in down, mid
+and up blocks, ControlNet, autoencoder, CLIP text encoder), but it is narrow and made for 64 x 64
+pixels. Its autoencoder shrinks by 2, so that patterns a few pixels wide survive. The U-Net's finest
+level has no attention, which would cost as much as everything else. Like Stable Diffusion 2.x, the
 model predicts v.
 """
 
@@ -18,7 +18,7 @@ from .world import SIZE
 
 FOLDER = Path(__file__).parent / "model"
 LATENT_CHANNELS = 4
-SHRINK = 2  # pixels per latent, each axis
+SHRINK = 2  # pixels per latent along each axis
 PROMPT_TOKENS = 24
 PROMPT_CHANNELS = 64
 NORM_GROUPS = 8
@@ -89,7 +89,7 @@ def new_scheduler() -> DDIMScheduler:
 
 
 def new_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A CLIP tokenizer that knows the world's words as one token each, and all bytes.
+    """Return a CLIP tokenizer in which each of the world's words and each byte is one token.
 
     Its files are written to `folder`.
     """
@@ -97,7 +97,7 @@ def new_tokenizer(folder: Path) -> CLIPTokenizer:
     vocabulary = [*alphabet, *(f"{letter}</w>" for letter in alphabet)]
     merges: list[tuple[str, str]] = []
     for word in WORDS:
-        # A later merge never comes before an earlier one, so known words stay whole.
+        # Later merges are applied after earlier ones, so the words before stay whole.
         pieces = _merged([*word[:-1], f"{word[-1]}</w>"], merges)
         while len(pieces) > 1:
             merges.append((pieces[0], pieces[1]))
@@ -116,7 +116,7 @@ def new_tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def _merged(pieces: list[str], merges: list[tuple[str, str]]) -> list[str]:
-    """Apply byte-pair merges to the pieces of a word, first merge first."""
+    """Apply byte-pair merges to the pieces of a word, in their order."""
     for left, right in merges:
         place = 0
         while place < len(pieces) - 1:
@@ -127,9 +127,9 @@ def _merged(pieces: list[str], merges: list[tuple[str, str]]) -> list[str]:
 
 
 def _byte_characters() -> list[int]:
-    """Code points that stand for the 256 bytes in byte-level BPE (GPT-2 and CLIP).
+    """Return the code points that stand for the 256 bytes in byte-level BPE (GPT-2 and CLIP).
 
-    Printable bytes stand for themselves, the others follow from 256 on.
+    Printable bytes stand for themselves. The others get code points from 256 on.
     """
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     return [*printable, *range(256, 256 + 256 - len(printable))]

@@ -1,4 +1,4 @@
-"""What ships with the demo: the model's folder and a source clip with its truth."""
+"""The files that ship with the demo: the model's folder, and a source clip with its truth."""
 
 import torch
 from diffusers import StableDiffusionControlNetImg2ImgPipeline
@@ -13,18 +13,18 @@ RATE = 12  # frames per second
 
 
 def shipped_clip() -> world.Clip:
-    """The truth about the shipped clip."""
+    """Return the exact description of the shipped clip."""
     return world.random_clip(CLIP_FRAMES, torch.Generator().manual_seed(CLIP_SEED))
 
 
 def write_shipped_clip() -> None:
-    """Render the shipped clip anew."""
+    """Render the shipped clip and write its file."""
     CLIP_FILE.parent.mkdir(exist_ok=True)
     write_video(CLIP_FILE, enlarge(world.render(shipped_clip(), world.PLAIN)), RATE)
 
 
 def load_pipeline() -> StableDiffusionControlNetImg2ImgPipeline:
-    """The demo model as a diffusers pipeline, in single precision."""
+    """Return the demo model as a diffusers pipeline, in single precision."""
     pipeline = StableDiffusionControlNetImg2ImgPipeline.from_pretrained(
         model.FOLDER, torch_dtype=torch.float32, safety_checker=None, local_files_only=True
     )

@@ -1,8 +1,8 @@
 """Train the demo model from scratch: `python tools/module.py demo.train`.
 
-Three stages: the autoencoder, the latents of a fixed set of pictures, then U-Net, ControlNet and
-text encoder together. Every stage continues where it was interrupted. All random numbers follow
-from the seed and the iteration, so that going on after an interruption draws the same ones.
+There are three stages: the autoencoder, then the latents of a fixed set of pictures, then U-Net,
+ControlNet and text encoder together. Every stage continues where it was interrupted. All random
+numbers follow from the seed and the iteration, so they are the same after an interruption.
 """
 
 import argparse
@@ -20,10 +20,10 @@ from tqdm import tqdm
 from . import model, world
 from .looks import random_look
 
-WITHOUT_PROMPT = 0.1  # share of pictures trained without prompt, for guidance
+WITHOUT_PROMPT = 0.1  # share of pictures trained without a prompt, which guidance needs
 WITHOUT_CONTROL = 0.1  # share of batches trained without ControlNet
-CONTROL_NOISE = 0.02  # standard deviation of noise on hints: videos are compressed
-CLIP_NORM = 1.0  # of gradients
+CONTROL_NOISE = 0.02  # standard deviation of noise on hints, because videos are compressed
+CLIP_NORM = 1.0  # gradients are clipped to this norm
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def pictures(count: int, seed: int) -> tuple[Tensor, Tensor, list[str]]:
-    """Random pictures and hints, both (count, 3, SIZE, SIZE) in 0..1, and their prompts."""
+    """Return random pictures and hints, both (count, 3, SIZE, SIZE) in 0..1, and their prompts."""
     generator = torch.Generator().manual_seed(seed)
     random = Random(seed)
     stills = world.random_stills(count, generator)
@@ -59,10 +59,10 @@ def pictures(count: int, seed: int) -> tuple[Tensor, Tensor, list[str]]:
 
 
 def train_autoencoder(options: argparse.Namespace) -> nn.Module:
-    """Reconstruct pictures, sources among them, through a latent close to a unit Gaussian.
+    """Train it to reconstruct pictures and sources through a latent close to a unit Gaussian.
 
-    Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, section 3.1,
-    without the adversarial part. Trained on quarters of pictures, for speed.
+    This follows Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models,
+    section 3.1, without the adversarial part. It is trained on quarters of pictures, for speed.
     """
     autoencoder = model.new_autoencoder().to(options.device)
     begin_with_averages(autoencoder)
@@ -87,20 +87,20 @@ def train_autoencoder(options: argparse.Namespace) -> nn.Module:
 
 @torch.no_grad()
 def begin_with_averages(autoencoder: nn.Module) -> None:
-    """Wire the skip path of a fresh autoencoder to average colours and to repeat them.
+    """Set the skip path of a new autoencoder so that it averages colours and repeats them.
 
-    From random weights, it takes most of the training to find out that colours have to pass
-    the bottleneck; like this, only the shapes within a latent remain to be learned. Channels 0
-    to 2 carry RGB from end to end. Before each output, normalisation would take the mean level
-    of a picture away, and SiLU what is negative: channel 3 carries a constant to compare with,
-    and a shift keeps all four in SiLU's straight part.
+    From random weights, most of the training is spent on learning that colours have to pass the
+    bottleneck. With these weights, only the shapes within a latent remain to be learned. Channels 0
+    to 2 carry RGB from end to end. Before each output, normalisation would remove the mean level
+    of a picture, and SiLU would remove negative values. So channel 3 carries a constant to compare
+    with, and a shift keeps all four channels in the straight part of SiLU.
     """
     level, shift = 3.0, 4.0
     colours, reference = [0, 1, 2], 3
     encoder, decoder = autoencoder.encoder, autoencoder.decoder
 
     def carry(conv: nn.Module, channels: list[int], taps: tuple[slice, slice]) -> None:
-        """Let a convolution copy channels: the mean of the taps of its kernel."""
+        """Let a convolution copy channels, as the mean over some taps of its kernel."""
         conv.weight[channels] = 0
         conv.bias[channels] = 0
         for channel in channels:
@@ -111,7 +111,8 @@ def begin_with_averages(autoencoder: nn.Module) -> None:
         """Let the output be the colours, compared with the constant."""
         norm.bias[[*colours, reference]] = shift
         size = norm.num_channels // norm.num_groups
-        spread = level * (size - 1) ** 0.5 / size  # of a group that holds the constant and zeros
+        # The standard deviation of a group that holds the constant and otherwise zeros.
+        spread = level * (size - 1) ** 0.5 / size
         conv.weight[colours] = 0
         conv.bias[colours] = level
         middle = conv.weight[..., conv.kernel_size[0] // 2, conv.kernel_size[1] // 2]
@@ -121,10 +122,10 @@ def begin_with_averages(autoencoder: nn.Module) -> None:
     centre = slice(1, 2), slice(1, 2)
     all_four = [*colours, reference]
     for name, part in autoencoder.named_modules():
-        if name.endswith(("conv2", "to_out.0")):  # residual branches begin as nothing
+        if name.endswith(("conv2", "to_out.0")):  # residual branches begin with output 0
             part.weight.zero_()
             part.bias.zero_()
-        elif name.endswith("downsamplers.0.conv"):  # padded right and below only
+        elif name.endswith("downsamplers.0.conv"):  # padded only on the right and below
             carry(part, all_four, (slice(0, 2), slice(0, 2)))
         elif name.endswith("upsamplers.0.conv"):
             carry(part, all_four, centre)
@@ -136,7 +137,7 @@ def begin_with_averages(autoencoder: nn.Module) -> None:
         conv.bias[reference] = level
     give_out(encoder.conv_norm_out, encoder.conv_out)
     give_out(decoder.conv_norm_out, decoder.conv_out)
-    spread = slice(model.LATENT_CHANNELS, None)  # little noise, or nothing can be heard
+    spread = slice(model.LATENT_CHANNELS, None)  # begins small, so that noise does not hide colours
     autoencoder.quant_conv.weight[spread] *= 0.1
     autoencoder.quant_conv.bias[spread] = -5.0
 
@@ -145,7 +146,7 @@ def begin_with_averages(autoencoder: nn.Module) -> None:
 def encode_pictures(
     options: argparse.Namespace, autoencoder: nn.Module
 ) -> tuple[Tensor, Tensor, list[str]]:
-    """The training set: latents scaled to unit variance, hints as bytes, prompts."""
+    """Return the training set: latents scaled to unit variance, hints as bytes, and prompts."""
     file = options.work / f"pictures-{options.pictures}.pt"
     if not file.exists():
         latents, hints, prompts = [], [], []
@@ -167,7 +168,7 @@ def train_networks(
 ) -> dict[str, nn.Module]:
     """Train U-Net, ControlNet and text encoder together; return their averaged weights.
 
-    The target is v = alpha noise - sigma latent (Salimans and Ho, Progressive Distillation for
+    The target is v = alpha * noise - sigma * latent (Salimans and Ho, Progressive Distillation for
     Fast Sampling of Diffusion Models, appendix D).
     """
     tokenizer = model.new_tokenizer(options.work / "tokenizer")
@@ -229,7 +230,7 @@ def export(
         **{name: network.cpu().half() for name, network in networks.items()},
     )
     pipeline.save_pretrained(options.output)
-    # Version 4 of transformers reads other names and files than version 5 writes; both read these.
+    # Version 4 of transformers reads other names and files than version 5 writes. Both read these.
     model.new_tokenizer(options.output / "tokenizer")
     text_weights = options.output / "text_encoder" / "model.safetensors"
     prefix = "text_model."
@@ -298,7 +299,7 @@ def _copy(network: nn.Module) -> dict[str, Tensor]:
 def _blend(
     averages: dict[str, dict[str, Tensor]], networks: dict[str, nn.Module], keep: float
 ) -> None:
-    """Move averaged weights towards the present ones."""
+    """Move averaged weights towards the current weights."""
     for key, network in networks.items():
         weights = network.state_dict()
         floating = [name for name, weight in weights.items() if weight.is_floating_point()]
@@ -310,12 +311,12 @@ def _blend(
 
 
 def _seed(options: argparse.Namespace, stage: str, number: int) -> int:
-    """A seed of its own for everything that is drawn."""
+    """Return a separate seed for each thing that is drawn."""
     return Random(f"{options.seed} {stage} {number}").getrandbits(48)
 
 
 def _save(value: object, file: Path) -> None:
-    """Write a file whole or not at all."""
+    """Write a file completely or not at all."""
     unfinished = file.with_suffix(".part")
     torch.save(value, unfinished)
     unfinished.replace(file)

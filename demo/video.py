@@ -1,4 +1,7 @@
-"""Video files and pictures of frames; frames are (frames, 3, height, width), RGB in 0..1."""
+"""Read and write frames as video files and pictures.
+
+Frames are (frames, 3, height, width), RGB in 0..1.
+"""
 
 from fractions import Fraction
 from pathlib import Path
@@ -11,11 +14,13 @@ from torch import Tensor
 
 from .world import SIZE
 
-ENLARGED = 4  # times, in files: players smooth small pictures, and chroma is stored at half size
+# Files are enlarged by this factor, because players smooth small pictures and videos store chroma
+# at half size.
+ENLARGED = 4
 
 
 def read_clip(path: Path) -> Tensor:
-    """Read a video that was written enlarged: (frames, 3, SIZE, SIZE)."""
+    """Read a video that was written enlarged; return (frames, 3, SIZE, SIZE)."""
     with av.open(str(path)) as file:
         frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
     pixels = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2) / 255  # (frames, 3, h, w)
@@ -25,7 +30,7 @@ def read_clip(path: Path) -> Tensor:
 
 
 def write_video(path: Path, frames: Tensor, rate: int) -> None:
-    """Write frames as H.264, as they are; height and width must be even."""
+    """Write frames as H.264 without enlarging them; height and width must be even."""
     with av.open(str(path), "w") as file:
         stream = file.add_stream("libx264", rate=Fraction(rate), options={"crf": "12"})
         stream.height, stream.width = frames.shape[-2:]
@@ -38,7 +43,7 @@ def write_video(path: Path, frames: Tensor, rate: int) -> None:
 def write_gif(path: Path, frames: Tensor, rate: int) -> None:
     """Write frames as an endless GIF."""
     pictures = [Image.fromarray(picture) for picture in as_bytes(frames)]
-    # One palette for all frames: one per frame would flicker by itself.
+    # All frames share one palette, because different palettes would themselves flicker.
     palette = pictures[0].quantize(256) if len(pictures) == 1 else _common_palette(pictures)
     pictures = [picture.quantize(palette=palette, dither=0) for picture in pictures]
     pictures[0].save(
@@ -52,12 +57,12 @@ def write_picture(path: Path, picture: Tensor) -> None:
 
 
 def enlarge(frames: Tensor, times: int = ENLARGED) -> Tensor:
-    """Repeat pixels, so that the frames look as they are at any size."""
+    """Repeat pixels, so that frames keep their look at a larger size."""
     return frames.repeat_interleave(times, dim=-1).repeat_interleave(times, dim=-2)
 
 
 def as_bytes(frames: Tensor) -> np.ndarray:
-    """(frames, 3, height, width) in 0..1 -> (frames, height, width, 3), uint8."""
+    """Turn (frames, 3, height, width) in 0..1 into (frames, height, width, 3), uint8."""
     return (frames.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 

@@ -1,13 +1,13 @@
-"""A small world of moving shapes with exact truth: what is where, and where it goes.
+"""A small world of moving shapes in which positions and motions are known exactly.
 
-A clip shows a few discs, squares and triangles that move, rotate, overlap, enter and leave over
-a tiled background that may pan. Every point of the plane belongs to one *part*: an instance
+A clip shows a few discs, squares and triangles that move, rotate, overlap, enter and leave in front
+of a tiled background that may pan. Every point of the plane belongs to one *part*: an instance
 (object or background) in one of two tones (its ground or its mark). Parts are defined by
 formulas, so class, instance, optical flow and occlusion are exact at any point of any frame.
 
-A *look* gives each class of objects two colours, one per tone; all objects of a class share
-them. The source video has one fixed plain look. Coordinates are (x, y) in pixels, the centre of
-the top left pixel is (0.5, 0.5); time is counted in frames.
+A *look* gives each class two colours, one per tone, which all objects of the class share. The
+source video has one fixed plain look. Coordinates are (x, y) in pixels, and the centre of the top
+left pixel is (0.5, 0.5). Time is counted in frames.
 """
 
 import math
@@ -19,14 +19,14 @@ from torch import Tensor
 from ..consistency import Correspondence
 from ..consistency.correspondence import inside
 
-SIZE = 64  # of a frame, height and width in pixels
+SIZE = 64  # height and width of a frame in pixels
 CLASSES = ("background", "disc", "square", "triangle")
 BACKGROUND, DISC, SQUARE, TRIANGLE = range(len(CLASSES))
-TILE = 16  # of the background, in pixels
-REACH = 1.21  # how far corners are from the centre at most, in units of the radius
-SUBSAMPLES = 3  # per pixel and axis when a frame is rendered
+TILE = 16  # side of a background tile in pixels
+REACH = 1.21  # the largest distance of a corner from the centre, in units of the radius
+SUBSAMPLES = 3  # subsamples per pixel along each axis when a frame is rendered
 
-# The plain look (class, tone, RGB): muted colours, so that it says what is where and no more.
+# The plain look (class, tone, RGB) has muted colours, so that it only shows what is where.
 PLAIN = torch.tensor(
     [
         [[0.80, 0.80, 0.80], [0.66, 0.66, 0.66]],
@@ -39,12 +39,12 @@ PLAIN = torch.tensor(
 
 @dataclass(frozen=True)
 class Clip:
-    """Where everything is in every frame. Later objects lie over earlier ones.
+    """The positions of all things in every frame. Later objects lie over earlier ones.
 
-    kinds: class of each object, (objects,). radii: pixels, (objects,). centres: pixels,
-    (frames, objects, 2). angles: radians, (frames, objects). pans: how far the background has
-    moved, pixels, (frames, 2). enters: first frame of each object that is not there from the
-    beginning, else 0, (objects,).
+    kinds: the class of each object, (objects,). radii: in pixels, (objects,). centres: in pixels,
+    (frames, objects, 2). angles: in radians, (frames, objects). pans: how far the background has
+    moved, in pixels, (frames, 2). enters: the first frame that shows each object, (objects,), 0 if
+    it is there from the beginning.
     """
 
     kinds: Tensor
@@ -59,7 +59,7 @@ class Clip:
 
 
 def random_clip(frames: int, generator: torch.Generator) -> Clip:
-    """A clip of three to six objects; some come in later, some leave, some stay.
+    """Return a clip of three to six objects; some enter later, some leave, some stay.
 
     In about half of the clips one class has no object in the first frame and enters later.
     """
@@ -85,7 +85,8 @@ def random_clip(frames: int, generator: torch.Generator) -> Clip:
     period = uniform(24, 60, objects, 2)
     phase = uniform(0, 2 * math.pi, objects, 2)
     swing = torch.sin(2 * math.pi * time[..., None] / period + phase)  # (frames, objects, 2)
-    # In and out over the nearest side, at constant speed: how far from home, 0 at home.
+    # Objects enter and leave over the nearest side at constant speed. `away` says how far from its
+    # home an object is; 0 means at home.
     way, distance = _shortest_way_out(home, REACH * radii + sway.amax(dim=-1))
     arrival = uniform(0.4, 0.7, objects) * min(frames, 32)
     departure = uniform(0.3, 0.6, objects) * min(frames, 32)
@@ -99,9 +100,9 @@ def random_clip(frames: int, generator: torch.Generator) -> Clip:
 
 
 def random_stills(count: int, generator: torch.Generator) -> Clip:
-    """`count` unrelated frames of six objects each, packed as a clip: for training.
+    """Return `count` unrelated frames of six objects each, as a clip for training.
 
-    Returns a Clip whose kinds and radii have one row per frame, (count, objects).
+    The Clip's kinds and radii have one row per frame, (count, objects).
     """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -123,11 +124,11 @@ def random_stills(count: int, generator: torch.Generator) -> Clip:
 
 
 def parts_at(clip: Clip, points: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-    """What lies at points of frames.
+    """Return what lies at points of frames.
 
-    points: (rows, n, 2) pixels. frames: the frame of each row, (rows,).
-    Returns instance, (rows, n), 0 for the background and 1 + number of the object otherwise,
-    and tone, (rows, n), 0 for the ground and 1 for the mark.
+    points: in pixels, (rows, n, 2). frames: the frame of each row, (rows,).
+    Returns the instance, (rows, n), which is 0 for the background and 1 + the object's number for
+    objects, and the tone, (rows, n), which is 0 for the ground and 1 for the mark.
     """
     tiles = torch.div(points - clip.pans[frames, None], TILE, rounding_mode="floor")
     tone = tiles.sum(dim=-1).remainder(2).long()
@@ -146,7 +147,7 @@ def parts_at(clip: Clip, points: Tensor, frames: Tensor) -> tuple[Tensor, Tensor
 
 
 def classes_of(clip: Clip, instance: Tensor, frames: Tensor) -> Tensor:
-    """The class of each instance; shapes as in `parts_at`."""
+    """Return the class of each instance. The shapes are those of `parts_at`."""
     kinds = clip.kinds.expand(len(clip), -1)[frames]
     table = torch.cat((torch.zeros_like(kinds[:, :1]), kinds), dim=1)  # (rows, 1 + objects)
     return table.gather(1, instance)
@@ -155,8 +156,8 @@ def classes_of(clip: Clip, instance: Tensor, frames: Tensor) -> Tensor:
 def render(clip: Clip, looks: Tensor) -> Tensor:
     """Paint all frames of a clip.
 
-    looks: (classes, 2, 3), or one per frame (frames, classes, 2, 3); RGB in 0..1.
-    Returns (frames, 3, SIZE, SIZE), every pixel the mean of its subsamples.
+    looks: (classes, 2, 3), or one look per frame, (frames, classes, 2, 3); RGB in 0..1.
+    Returns (frames, 3, SIZE, SIZE). Every pixel is the mean of its subsamples.
     """
     instance, tone = (found.flatten(1) for found in _subsamples(clip))
     part = classes_of(clip, instance, torch.arange(len(clip))) * 2 + tone
@@ -167,9 +168,9 @@ def render(clip: Clip, looks: Tensor) -> Tensor:
 
 
 def labels(clip: Clip) -> tuple[Tensor, Tensor]:
-    """What every pixel shows: (instance, part), both (frames, SIZE, SIZE), long.
+    """Return what every pixel shows: (instance, part), both (frames, SIZE, SIZE), long.
 
-    part is 2 * class + tone. Pixels that show more than one part are -1 in both.
+    A part is 2 * class + tone. Pixels that show more than one part are -1 in both.
     """
     instance, tone = _subsamples(clip)  # (frames, SUBSAMPLES**2, SIZE * SIZE)
     kinds = classes_of(clip, instance[:, 0], torch.arange(len(clip)))
@@ -180,11 +181,11 @@ def labels(clip: Clip) -> tuple[Tensor, Tensor]:
 
 
 def correspondence(clip: Clip, lag: int, pure: bool = True) -> Correspondence:
-    """Exact motion between frames `lag` apart, for all pairs of the clip.
+    """Return the exact motion between frames `lag` apart, for all pairs of the clip.
 
-    pure: compare only pixels that show one part, with points whose four surrounding pixels show
-    that part too; then a perfect clip's warp error is 0. Otherwise everything that is visible
-    in both frames is compared, its edges too.
+    pure: whether only pixels that show a single part are compared, with points whose four
+    surrounding pixels also show that part. Then a perfect clip's warp error is 0. Otherwise
+    everything that is visible in both frames is compared, including edges.
     """
     earlier = torch.arange(len(clip) - lag)
     later = earlier + lag
@@ -205,7 +206,7 @@ def correspondence(clip: Clip, lag: int, pure: bool = True) -> Correspondence:
 
 
 def _subsamples(clip: Clip) -> tuple[Tensor, Tensor]:
-    """Instance and tone at the subsamples of all pixels, (frames, SUBSAMPLES**2, SIZE * SIZE)."""
+    """Return instance and tone at all subsamples, both (frames, SUBSAMPLES**2, SIZE * SIZE)."""
     frames = torch.arange(len(clip))
     steps = (pixel_centres(SUBSAMPLES) / SUBSAMPLES - 0.5).reshape(-1, 1, 1, 2)
     points = pixel_centres(SIZE) + steps  # (SUBSAMPLES**2, SIZE, SIZE, 2)
@@ -217,7 +218,7 @@ def _subsamples(clip: Clip) -> tuple[Tensor, Tensor]:
 
 
 def _surrounding(values: Tensor, points: Tensor) -> list[Tensor]:
-    """The values of the four pixels around points.
+    """Return the values of the four pixels around points.
 
     values: (pairs, SIZE, SIZE). points: (pairs, SIZE, SIZE, 2). Returns four (pairs, SIZE, SIZE).
     """
@@ -230,14 +231,17 @@ def _surrounding(values: Tensor, points: Tensor) -> list[Tensor]:
 
 
 def pixel_centres(size: int) -> Tensor:
-    """Coordinates (x, y) of all pixel centres of a square picture, (size, size, 2)."""
+    """Return the coordinates (x, y) of all pixel centres of a square picture, (size, size, 2)."""
     line = torch.arange(size) + 0.5
     y, x = torch.meshgrid(line, line, indexing="ij")
     return torch.stack((x, y), dim=-1)
 
 
 def _moved(clip: Clip, points: Tensor, instance: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """Where points (rows, n, 2) of instances (rows, n) in start frames are in end frames."""
+    """Return where points of instances in start frames lie in end frames.
+
+    points: (rows, n, 2). instance: (rows, n). start, end: (rows,). Returns (rows, n, 2).
+    """
     moved = points + (clip.pans[end] - clip.pans[start])[:, None]
     turns = clip.angles[end] - clip.angles[start]  # (rows, objects)
     for number in range(clip.centres.shape[1]):
@@ -250,10 +254,11 @@ def _moved(clip: Clip, points: Tensor, instance: Tensor, start: Tensor, end: Ten
 
 
 def _shape(kind: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether points, in units of the radius, lie inside a shape and on its mark."""
+    """Return whether points, in units of the radius, lie inside a shape, and also on its mark."""
     square = torch.maximum(u.abs(), v.abs())
     round_ = u * u + v * v
-    # Distance over the three sides of an equilateral triangle, 0.6 from the centre each.
+    # The largest distance from the centre towards the three sides of an equilateral triangle. Each
+    # side is 0.6 from the centre.
     slope = math.sqrt(3) / 2
     sides = torch.maximum(v, torch.maximum(slope * u - v / 2, -slope * u - v / 2))
     disc, box = kind == DISC, kind == SQUARE
@@ -263,14 +268,14 @@ def _shape(kind: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _class_other_than(taken: Tensor, wish: Tensor) -> Tensor:
-    """The wished class of object, or the next one that is not taken."""
+    """Return the wanted class of objects, or the next one that is not taken."""
     while (taken == wish).any():
         wish = wish % (len(CLASSES) - 1) + 1
     return wish
 
 
 def _shortest_way_out(home: Tensor, margin: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit vectors towards the nearest side, (objects, 2), and how far it is to be out of sight."""
+    """Return unit vectors towards the nearest side, (objects, 2), and the way out of sight."""
     sides = torch.cat((home, SIZE - home), dim=-1)  # left, top, right, bottom
     ways = torch.tensor([[-1.0, 0.0], [0.0, -1.0], [1.0, 0.0], [0.0, 1.0]])
     nearest = sides.min(dim=-1)
@@ -278,7 +283,7 @@ def _shortest_way_out(home: Tensor, margin: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _first_frames(centres: Tensor, radii: Tensor) -> Tensor:
-    """The first frame in which each object can be seen, (objects,); 0 if from the beginning."""
+    """Return the first frame in which each object can be seen, (objects,), counted from 0."""
     reach = REACH * radii[:, None]
     near = (centres > -reach) & (centres < SIZE + reach)
     seen = near.all(dim=-1)  # (frames, objects)

@@ -1,1 +1,1 @@
-"""Thin translations of a host's conventions into layer, step, cond entry and frame."""
+"""Thin translations of each host's conventions into layers, steps, cond entries and frames."""

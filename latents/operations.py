@@ -28,19 +28,19 @@ class StepOperation(ABC):
 
     @abstractmethod
     def __call__(self, x0: Tensor, places: Sequence[int], noise_level: float) -> Tensor:
-        """Return the changed prediction, like x0.
+        """Return the changed prediction, in the shape of x0.
 
-        x0: (frames, channels, height, width). places: of these frames in the clip. noise_level:
-        sigma of the step.
+        x0: (frames, channels, height, width). places: the positions of these frames in the clip.
+        noise_level: the sigma of the step.
         """
 
 
 @dataclass(frozen=True, eq=False)
 class KeepPictures(StepOperation):
-    """The prediction is always the given pictures, as if the model saw through all noise.
+    """Replaces the prediction by the given pictures, as if the model saw through all noise.
 
-    So the sampler stays with the pictures, and the model only looks at them, at every noise level.
-    It acts before guidance, since some samplers read the prediction for the negative prompt.
+    So the sampler stays with the pictures, and the model only looks at them at every noise level.
+    It acts before guidance, because some samplers read the prediction for the negative prompt.
 
     pictures: (frames of the clip, channels, height, width), as the model sees latents.
     """
@@ -60,7 +60,7 @@ def applied(
     places: Sequence[int],
     noise_level: float,
 ) -> Tensor:
-    """Return a prediction after all operations that act at a moment, in their order."""
+    """Return a prediction after applying, in order, all operations that act at a moment."""
     for operation in operations:
         if operation.moment is moment:
             x0 = operation(x0, places, noise_level)

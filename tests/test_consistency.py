@@ -84,7 +84,7 @@ def test_a_report_refuses_broken_frames(which):
     frames[which][3, 0, 5, 5] = torch.nan
     with pytest.raises(ValueError, match=f"frame 3 of {which} has values that are nan"):
         report(**frames, lags=[1])
-    with pytest.raises(ValueError, match="5 frames have none that are 5 apart"):
+    with pytest.raises(ValueError, match="of 5 frames, no two are 5 frames apart"):
         report(moving_stripes(), moving_stripes(), [1, 5])
 
 

@@ -655,7 +655,7 @@ def test_refuses_the_other_frames_in_one_call(pipeline):
     with cross_frame_attention(pipeline, FRAMES) as clip:
         paint(pipeline, clip.start_frame, prompts=("a cat",))
         clip.start_frame(1)
-        with pytest.raises(ValueError, match="frame 1 comes in 4 rows, frame 0 came in 2"):
+        with pytest.raises(ValueError, match="frame 1 comes in 4 rows, but frame 0 came in 2"):
             paint_at_once(pipeline, frames=2)
 
 
@@ -750,7 +750,7 @@ def test_refuses_a_frame_of_another_size(tmp_path, build, size):
         given = {"image": IMAGES[1].resize(size), **arguments()}
         if isinstance(pipeline, StableDiffusionControlNetImg2ImgPipeline):
             given["control_image"] = given["image"]
-        message = f"frame 1 is {size[0]} x {size[1]} pixels, frame 0 was 16 x 16 pixels"
+        message = f"frame 1 is {size[0]} x {size[1]} pixels, but frame 0 was 16 x 16 pixels"
         with pytest.raises(ValueError, match=message):
             pipeline("a cat", **given)
 

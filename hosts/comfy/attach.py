@@ -1,7 +1,7 @@
 """Attach cross-frame attention to a MODEL.
 
-What is attached, to a clone of the MODEL: frozen settings, one attn1 patch and six wrappers. Patch
-and wrappers are plain functions without state (see `run/self_attention.py`, `orders/wrappers.py`).
+A clone of the MODEL gets frozen settings, one attn1 patch and six wrappers. Patch and wrappers are
+plain functions without state (see `run/self_attention.py`, `orders/wrappers.py`).
 """
 
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ from .state.continuation import state_at
 
 @dataclass(frozen=True)
 class Choice:
-    """What the user chose on the node, as it stands there.
+    """What the user chose on the node, as the node's inputs give it.
 
-    references, layers: names in REFERENCES and LAYER_SETS. start_percent, end_percent: part
-    of the denoising, 0 to 1. frames_per_batch: frames per model call, 0 for what fits.
+    references, layers: names in REFERENCES and LAYER_SETS. start_percent, end_percent: the part
+    of the denoising, 0 to 1. frames_per_batch: frames per model call; 0 means as many as fit.
     bank_device, bank_precision: where and how hidden states are kept, names in BANK_DEVICES and
-    PRECISIONS. scene_starts: numbers of frames, as text. state: what frames before have left.
-    first_frame: number of the latent's first frame, 0 for right after the state.
+    PRECISIONS. scene_starts: numbers of frames, as text. state: what earlier frames have left.
+    first_frame: the number of the latent's first frame; 0 means right after the state.
     """
 
     references: str
@@ -50,7 +50,8 @@ def attach(model, choice: Choice):
     """Return a clone of a MODEL with cross-frame attention; the MODEL itself stays as it is.
 
     Raises BadInputError if the range is empty, if the model has no such layers or already carries
-    cross-frame attention, if scene_starts are no numbers, or if first_frame does not fit.
+    cross-frame attention, if scene_starts contains anything but numbers, or if first_frame does
+    not fit the state.
     """
     if choice.start_percent >= choice.end_percent:
         raise BadInputError(
@@ -78,19 +79,19 @@ def attach(model, choice: Choice):
 
 
 def _frames(text: str) -> list[int]:
-    """Numbers of frames in a text such as "40, 95"."""
+    """Return the numbers of frames in a text such as "40, 95"."""
     words = text.replace(",", " ").split()
     if wrong := [word for word in words if not word.isdecimal()]:
         raise BadInputError(
             "scene_starts",
-            f"'{wrong[0]}' is no number of a frame.",
-            "Write whole numbers with commas between them, e.g. 40, 95; the first frame is 0.",
+            f"'{wrong[0]}' is not the number of a frame.",
+            "Write whole numbers with commas between them, e.g. 40, 95. The first frame is 0.",
         )
     return [int(word) for word in words]
 
 
 def attach_settings(model, settings: Settings):
-    """Do `attach` with settings that are already resolved for this model."""
+    """Attach settings that are already resolved for this model, as `attach` does."""
     patched = model.clone()
     patched.model_options.setdefault("transformer_options", {})[KEY] = Carried(settings)
     patched.set_model_attn1_patch(attn1_patch)

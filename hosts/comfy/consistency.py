@@ -12,16 +12,16 @@ from ...consistency.optical_flow import LEAST_SIDE
 from ...consistency.report import Report, heat_map, plot, report
 from .errors import BadInputError
 
-NO_STRUCTURE = 1 / 255  # RGB; a frame that varies by less is of one colour
-BEYOND = 0.05  # RGB, how far resizing may overshoot 0 and 1
+NO_STRUCTURE = 1 / 255  # RGB; a frame that varies by less counts as one colour
+BEYOND = 0.05  # RGB; resizing may overshoot 0 and 1 by this much
 
 
 def consistency_report(edited: Tensor, source: Tensor, far: int) -> tuple[Report, Tensor, Tensor]:
-    """Measure an edited video: the report, a plot (1, h, w, 3) and a heat-map clip.
+    """Measure an edited video; return the report, a plot (1, h, w, 3) and a heat map of the clip.
 
-    far: the largest lag, frames, or the largest there is in a shorter video; lags are 1, 2, 4,
-    ... and this one. Raises BadInputError if the two videos are not of one shape, too short or
-    too small, or have values that are nan or infinite.
+    far: the largest lag in frames. The lags are 1, 2, 4, ... and this one; a shorter video is
+    measured as far as it goes. Raises BadInputError if the two videos have different shapes, are
+    too short or too small, or have values that are nan or infinite.
     """
     check_library()
     check_clips(edited, source)
@@ -40,13 +40,13 @@ def consistency_report(edited: Tensor, source: Tensor, far: int) -> tuple[Report
 
 
 def _frames(images: Tensor) -> Tensor:
-    """(frames, height, width, channels) -> (frames, 3 or 1, height, width), without alpha."""
+    """Turn (frames, height, width, channels) into (frames, 3 or 1, height, width), no alpha."""
     colours = 3 if images.shape[-1] >= 3 else 1
     return images[..., :colours].movedim(-1, 1).float().cpu()
 
 
 def check_library() -> None:
-    """Raise RuntimeError unless the library that estimates motion is there."""
+    """Raise RuntimeError unless the library that estimates motion is installed."""
     if importlib.util.find_spec("skimage") is None:
         raise RuntimeError(
             "CrossFrameConsistency: the Python package scikit-image, which estimates motion, "
@@ -56,28 +56,28 @@ def check_library() -> None:
 
 
 def check_clips(edited: Tensor, source: Tensor) -> None:
-    """Raise BadInputError unless an edited video has the shape to be compared with its source."""
+    """Raise BadInputError unless an edited video can be compared with its source by its shape."""
     for name, images in (("edited", edited), ("source", source)):
         if images.ndim != 4 or images.shape[-1] == 0:
-            problem = f"is no batch of pictures, but of shape {tuple(images.shape)}."
+            problem = f"it is not a batch of pictures, but has the shape {tuple(images.shape)}."
             raise BadInputError(name, problem, "Connect the frames as an IMAGE.")
     if edited.shape[:3] != source.shape[:3]:
         raise BadInputError(
             "source",
-            f"has {_described(source)}, edited has {_described(edited)}.",
+            f"it has {_described(source)}, but edited has {_described(edited)}.",
             "Give both videos the same frames in the same size (ImageScale).",
         )
     if len(edited) < 2:
         raise BadInputError(
             "edited",
-            f"has {_described(edited)}. How steady a video is shows between frames only.",
+            f"it has {_described(edited)}, and steadiness is measured between frames.",
             "Give both videos at least 2 frames.",
         )
     if min(edited.shape[1:3]) < LEAST_SIDE:
         raise BadInputError(
             "edited",
-            f"has {_described(edited)}, too small to see any motion.",
-            f"Give pictures of at least {LEAST_SIDE} pixels either way.",
+            f"it has {_described(edited)}, too small to see any motion.",
+            f"Give pictures of at least {LEAST_SIDE} x {LEAST_SIDE} pixels.",
         )
 
 
@@ -89,13 +89,13 @@ def check_values(edited: Tensor, source: Tensor) -> None:
             raise BadInputError(
                 name,
                 f"frame {broken[0]}, counted from 0, has values that are nan or infinite{others}.",
-                "Find out where they come from and make them anew; a VAE that decodes in half "
-                "precision is a common cause (start ComfyUI with --fp32-vae).",
+                "Find out where they come from, and make these frames again. A common cause is a "
+                "VAE that decodes in half precision (start ComfyUI with --fp32-vae).",
             )
 
 
 def lags_up_to(far: int) -> list[int]:
-    """1, 2, 4, ... and `far` itself."""
+    """Return the lags 1, 2, 4, ... and `far` itself."""
     lags = [1]
     while lags[-1] * 2 < far:
         lags.append(lags[-1] * 2)
@@ -103,7 +103,7 @@ def lags_up_to(far: int) -> list[int]:
 
 
 def _notes(edited: Tensor, source: Tensor, far: int) -> tuple[str, ...]:
-    """What one must know of the inputs to read the numbers; nothing for an ordinary clip."""
+    """Return notes about unusual inputs that change the meaning of the numbers."""
     notes = []
     if far >= len(edited):
         notes.append(
@@ -114,21 +114,21 @@ def _notes(edited: Tensor, source: Tensor, far: int) -> tuple[str, ...]:
         lowest, highest = float(frames.min()), float(frames.max())
         if lowest < -BEYOND or highest > 1 + BEYOND:
             notes.append(
-                f"{name} has values from {lowest:.4g} to {highest:.4g}. Pictures have 0 to 1, and "
-                "the numbers are in units of that."
+                f"{name} has values from {lowest:.4g} to {highest:.4g}. Pictures normally have "
+                "values from 0 to 1, and the numbers assume that range."
             )
     if _of_one_colour(edited):
-        notes.append("Every frame of edited is of one colour, so that a low number is no merit.")
+        notes.append("Every frame of edited is of one colour, so a low number says nothing.")
     if _of_one_colour(source):
         notes.append(
-            "Every frame of source is of one colour. No motion can be seen there, so pixels "
-            "were compared with those at the same place."
+            "Every frame of source is of one colour. No motion can be seen there, so each pixel "
+            "was compared with the pixel at the same place."
         )
     return tuple(notes)
 
 
 def _of_one_colour(frames: Tensor) -> bool:
-    """Whether no frame shows anything. frames: (frames, channels, height, width)."""
+    """Return whether every frame is of one colour. frames: (frames, channels, height, width)."""
     return bool((frames.amax(dim=(2, 3)) - frames.amin(dim=(2, 3)) < NO_STRUCTURE).all())
 
 

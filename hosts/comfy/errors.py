@@ -1,4 +1,4 @@
-"""The one form of an error about bad input: which node, which input, what to do."""
+"""The common form of errors about bad input: they name the node, the input and what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,21 +7,21 @@ from ...attention.errors import PackError
 
 
 class BadInputError(PackError, ValueError):
-    """Something that a user can put right in the graph.
+    """A mistake in the graph that its user can correct.
 
-    Whoever raises it knows the input. The node that is executed adds its own name, in `named`.
+    The code that raises it knows the input. The node that is executed adds its id, through `named`.
     """
 
     def __init__(self, name: str, problem: str, fix: str) -> None:
-        """name: of the input. problem, fix: what is wrong, and what to do about it."""
+        """name: the name of the input. problem, fix: what is wrong, and what to do about it."""
         super().__init__(f"input '{name}': {problem} {fix}")
         self.name = name
         self.node: str | None = None
 
     def add_node(self, node: str, inputs: dict[str, str]) -> None:
-        """Let the message begin with the id of a node, once.
+        """Put the id of a node before the message, unless an id is there already.
 
-        inputs: what this node calls an input, if it has another name for it.
+        inputs: this node's own names of inputs, by the names that errors use.
         """
         if self.node is not None:
             return
@@ -34,9 +34,9 @@ class BadInputError(PackError, ValueError):
 
 @contextmanager
 def named(node: str, **inputs: str) -> Iterator[None]:
-    """Let errors about bad input that come out of here name a node.
+    """Add the id of a node to errors about bad input that are raised inside this context.
 
-    node: its id. inputs: what it calls an input, by the name that the error has for it.
+    node: its id. inputs: the node's own names of inputs, by the names that errors use.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""diffusers: cross-frame attention for any U-Net pipeline, and a pipeline for clips."""
+"""The diffusers host: cross-frame attention for any U-Net pipeline, and a pipeline for clips."""
 
 from .attention import Clip, cross_frame_attention
 from .video import CrossFrameVideoOutput, CrossFrameVideoPipeline

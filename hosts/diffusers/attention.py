@@ -1,9 +1,9 @@
-"""Cross-frame attention for one clip on any U-Net pipeline: a context manager.
+"""A context manager that adds cross-frame attention to any U-Net pipeline for one clip.
 
-diffusers paints one frame per pipeline call, so this host works frame by frame: the run lives
-as long as the context and keeps hidden states by model evaluation. Hidden states enter where
-every attention processor looks anyway: if `encoder_hidden_states` is given, keys and values
-are projected from it instead of from the frame's own hidden states.
+diffusers paints one frame per pipeline call, so this host works frame by frame. The run lives as
+long as the context and keeps hidden states by model evaluation. They enter through an argument
+that every attention processor has: if `encoder_hidden_states` is given, keys and values are
+projected from it instead of from the frame's own hidden states.
 
     with cross_frame_attention(pipeline, frames=len(images)) as clip:
         for frame, image in enumerate(images):
@@ -39,14 +39,15 @@ from .calls import Brought, check_alike, check_pictures, conds_per_picture
 from .choices import chosen
 from .unet import find_unet, self_attention_layers
 
-LAST_TIMESTEP = 999.0  # Stable Diffusion's noisiest
+LAST_TIMESTEP = 999.0  # the timestep with the most noise in Stable Diffusion
 
 log = logging.getLogger("crossframe")
 
 
 class CrossFrameProcessor:
-    """An attention processor that hands another one the tokens of reference frames.
+    """An attention processor that gives another one the tokens of reference frames.
 
+    wrapped: the other processor.
     context_of: turns hidden states (rows, tokens, channels) into the key/value tokens of the
         same rows, (rows, k * tokens, channels).
     """
@@ -57,11 +58,11 @@ class CrossFrameProcessor:
 
     @property
     def __call__(self) -> Callable[..., Tensor]:
-        """Call the processor; the signature is that of the wrapped one.
+        """The call, with the signature of the wrapped processor.
 
         diffusers passes on only those `cross_attention_kwargs` that the signature names.
         """
-        signature: Any = self.wrapped.__call__  # type: ignore[operator]  # an object's, too
+        signature: Any = self.wrapped.__call__  # type: ignore[operator]  # objects have one, too
         return functools.update_wrapper(functools.partial(self._process), signature)
 
     def _process(
@@ -72,7 +73,7 @@ class CrossFrameProcessor:
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:
-        # An attn1 that already attends elsewhere is no self-attention (latent upscaler).
+        # An attn1 that already attends elsewhere (latent upscaler) is not self-attention.
         if encoder_hidden_states is None:
             encoder_hidden_states = self.context_of(hidden_states)
         return self.wrapped(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
@@ -96,10 +97,10 @@ class Clip:
         clips: int | None = None,
         pipeline: Any = None,
     ):
-        """timesteps: the first and the last in which the frames attend to their references.
+        """timesteps: the first and the last timestep in which frames attend to their references.
 
-        clips: how many are painted side by side, None if it was not said. pipeline: whose U-Net
-        it is, or the U-Net.
+        clips: how many clips are painted side by side, or None if that was not given. pipeline: the
+        pipeline that the U-Net belongs to, or the U-Net itself.
         """
         if frames < 1:
             raise ValueError(f"a clip has at least 1 frame, not {frames}")
@@ -118,15 +119,15 @@ class Clip:
         self.lead: FrameByFrame | None = None
         self._evaluation: Evaluation | None = None
         self._resting = False
-        self._brought: list[Brought] = []  # to every evaluation of frame 0
+        self._brought: list[Brought] = []  # the batch of every evaluation of frame 0
 
     def start_frame(self, frame: int) -> None:
-        """Say that the next pipeline call paints this frame (0-based).
+        """Announce that the next pipeline call paints this frame (0-based).
 
-        Frames come in order, without gaps; frame 0 begins the clip again.
+        Frames must come in order and without gaps. Frame 0 begins the clip again.
         Raises ValueError for a frame out of order or beyond the clip, RuntimeError if the U-Net
-        was not called for the frame before, StepMismatchError if that one took another number of
-        model evaluations than frame 0.
+        was not called for the frame before, StepMismatchError if the frame before took another
+        number of model evaluations than frame 0.
         """
         expected = 0 if self.lead is None else self.lead.group + 1
         if frame not in (0, expected) or frame >= self.frames:
@@ -143,16 +144,16 @@ class Clip:
                 f"frame {frame - 1} was started, but the U-Net was not called for it; call a "
                 "pipeline with the U-Net that cross_frame_attention was given, once per frame"
             )
-        self.lead.next_group()  # one frame: the named policies look back only
+        self.lead.next_group()  # it is one frame, because the named policies only look back
         self._evaluation = None
 
     @property
     def painted(self) -> int:
-        """How many frames the U-Net was called for, begun ones too."""
+        """The number of frames that the U-Net was called for, including unfinished ones."""
         return 0 if self.lead is None else self.lead.group + (self.lead.step >= 0)
 
     def warn_unpainted(self) -> None:
-        """Say that a clip is left before all of its frames are painted."""
+        """Log a warning if the clip is left before all of its frames are painted."""
         if self.painted < self.frames:
             log.warning(
                 "Cross-frame attention: the clip was left with %d of its %d frames painted. Call "
@@ -162,18 +163,19 @@ class Clip:
             )
 
     def close(self) -> None:
-        """Forget everything that was kept of the clip."""
+        """Drop everything that was kept of the clip."""
         self.lead = self._evaluation = None
 
-    # Steps and kept hidden states change with every call: nothing a compiler may bake in.
+    # Steps and kept hidden states change with every call, so a compiler must not fix them.
     @torch.compiler.disable
     def begin_evaluation(self, unet: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> None:
         """Count one evaluation of the U-Net (a forward pre-hook).
 
-        Evaluations go by their ordinal: a scheduler may take more of them than steps (PNDM)
-        or revisit a timestep with another sample (Heun).
-        Raises RuntimeError if frame or processors are not as they must be, ValueError if the
-        batch cannot be one frame's, StepMismatchError for other steps than frame 0 had.
+        Evaluations are addressed by their ordinal, because a scheduler may make more evaluations
+        than steps (PNDM) or visit a timestep again with another sample (Heun).
+        Raises RuntimeError if no frame was started, if a frame is painted a second time or if
+        processors were replaced, ValueError if the batch cannot belong to one frame,
+        StepMismatchError for other steps than those of frame 0.
         """
         if self.lead is None:
             raise RuntimeError("call start_frame(0) before the first pipeline call of a clip")
@@ -197,9 +199,9 @@ class Clip:
         self._evaluation = self.lead.evaluate(self.attentions)
 
     def _check_call(self, lead: FrameByFrame, brought: Brought, timestep: float) -> None:
-        """Raise an error unless the U-Net's batch is what the current frame brings next."""
+        """Raise an error unless the U-Net's batch fits the current frame's next evaluation."""
         (frame,) = lead.frames
-        before = lead.noise_levels[: lead.step + 1]  # of this frame
+        before = lead.noise_levels[: lead.step + 1]  # this frame's levels so far
         if timestep in before[:1] and set(before) != {timestep}:
             raise RuntimeError(
                 f"frame {frame} is being painted a second time: the U-Net is back at its first "
@@ -217,26 +219,26 @@ class Clip:
     def _require_references(
         self, evaluation: Evaluation, layer: Layer, rows: int, tokens: int
     ) -> None:
-        """Raise ValueError if a row would find nothing to attend to at a layer."""
+        """Raise ValueError if a row has nothing to attend to in a layer."""
         (frame,), bank = evaluation.frames, evaluation.run.bank
         for reference in set(attended(self.policy, frame)) - {frame}:
             for row in range(rows):
                 if reference not in bank.frames(Key(evaluation.step, layer, row, tokens)):
                     raise ValueError(
                         f"frame {frame} has {rows} rows of {tokens} tokens in layer "
-                        f"{tuple(layer)}, and frame {reference} has left none like that; "
-                        "something changes the tokens of single frames on their way"
+                        f"{tuple(layer)}, but frame {reference} has left none of this size; "
+                        "something changes the number of tokens of single frames"
                     )
 
     @torch.compiler.disable
     def _context_of(self, layer: Layer, hidden_states: Tensor) -> Tensor:
         """Return the key/value tokens of one layer: (rows, tokens, c) -> (rows, k * tokens, c).
 
-        Every row of a frame's batch is a cond entry of its own, the same row in every frame.
+        Every row of a frame's batch is its own cond entry, which is the same row in every frame.
         """
         if self._evaluation is None:
             raise RuntimeError("the U-Net must be called as a module, not through its forward()")
-        if self._resting:  # no frame attends elsewhere at this step, so nothing is to be kept
+        if self._resting:  # no frame attends to references at this step, so nothing is kept
             return hidden_states
         self._require_references(self._evaluation, layer, *hidden_states.shape[:2])
         (tokens,) = self._evaluation.gathered(layer, range(len(hidden_states)), (hidden_states,))
@@ -259,27 +261,30 @@ def cross_frame_attention(
     end_percent: float = 1.0,
     clips: int | None = None,
 ) -> Iterator[Clip]:
-    """Give a U-Net cross-frame attention for one clip, and take it away in any case.
+    """Give a U-Net cross-frame attention for one clip; it is always taken away at the end.
+
+    Yields a `Clip`. Call its `start_frame(i)` before the pipeline call for frame i. All calls must
+    agree in everything that decides which model evaluations are made (scheduler, number of steps,
+    strength).
 
     pipeline_or_unet: a U-Net pipeline of diffusers, or its U-Net.
-    frames: length of the clip. Yields a `Clip`: call its `start_frame(i)` before the pipeline
-        call for frame i. All calls must agree in everything that decides which model
-        evaluations are made (scheduler, number of steps, strength).
+    frames: the length of the clip.
     references, layers: names in REFERENCES and LAYER_SETS. include_self: whether frames also
         attend to their own tokens.
     start_percent, end_percent: the part of the denoising in which frames attend to their
         references, 0 to 1, as ComfyUI counts it: linear in the training timestep.
-    clips: how many clips every call paints side by side, each by itself: the number of prompts
-        times the number of images per prompt. Needed only where that number is `frames` or a
-        multiple of it, which looks as if all frames were in one call and is refused.
+    clips: how many independent clips every call paints side by side: the number of prompts times
+        the number of images per prompt. It is needed only if that number is `frames` or a
+        multiple of it. Without it, such a call is refused, because it looks as if all frames were
+        in one call.
     Raises ValueError, before anything is changed, for an unknown name, an empty part of the
     denoising, fewer than 1 frame or clip, an object without such a U-Net, or a U-Net that
-    cross-frame attention cannot act on; in a pipeline call, for pictures that cannot be one frame.
-    Logs a warning if the clip is left before all frames are painted.
+    cross-frame attention cannot act on. A pipeline call raises it for pictures that cannot be one
+    frame. Logs a warning if the clip is left before all frames are painted.
 
-    The attention of Tune-A-Video (Wu et al. 2023), section 3.2, without training as in
+    This is the attention of Tune-A-Video (Wu et al. 2023), section 3.2, without training as in
     Rerender A Video (Yang et al. 2023), section 4.1. There, layers project keys and values of
-    a video tensor; here, hidden states of frames already painted are kept and projected again.
+    a video tensor. Here, hidden states of already painted frames are kept and projected again.
     """
     unet = find_unet(pipeline_or_unet)
     policy = chosen_policy(references, include_self)
@@ -304,7 +309,8 @@ def _timesteps(start_percent: float, end_percent: float) -> tuple[float, float]:
     """Return the first and the last timestep of a part of the denoising. Raises ValueError."""
     if not 0 <= start_percent < end_percent <= 1:
         raise ValueError(
-            f"start_percent {start_percent} must be below end_percent {end_percent}, both in 0 to 1"
+            f"start_percent {start_percent} must be below end_percent {end_percent}, and both must "
+            "be from 0 to 1"
         )
     first = (1 - start_percent) * LAST_TIMESTEP if start_percent > 0 else math.inf
     last = (1 - end_percent) * LAST_TIMESTEP if end_percent < 1 else -math.inf

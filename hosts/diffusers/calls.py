@@ -1,18 +1,18 @@
-"""What a pipeline call brings to the U-Net, and whether one frame of the clip can be like that.
+"""Check whether the batch that a pipeline call gives to the U-Net can be one frame of the clip.
 
-diffusers puts all pictures of a call into one batch, with one row per picture and cond: 1 without
-guidance, 2 with it, 3 where a picture guides too. The U-Net cannot tell pictures apart from conds,
-nor frames from clips that are painted side by side.
+diffusers puts all pictures of a call into one batch, with one row per picture and cond. A picture
+has 1 cond without guidance, 2 with guidance, and 3 if a picture guides too. The U-Net cannot tell
+pictures from conds, nor frames from clips that are painted side by side.
 """
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-MOST_CONDS = 3  # rows that one picture takes, at most
+MOST_CONDS = 3  # the most rows that one picture takes
 
 
 class Brought(NamedTuple):
-    """The batch of one evaluation of the U-Net; width and height of its latents."""
+    """The batch of one U-Net evaluation: its rows, and the width and height of its latents."""
 
     rows: int
     width: int
@@ -20,13 +20,13 @@ class Brought(NamedTuple):
 
     @classmethod
     def of(cls, args: tuple, kwargs: Mapping[str, Any]) -> "Brought":
-        """Read it from the arguments of a U-Net's call."""
+        """Read it from the arguments of a call of the U-Net."""
         sample = args[0] if args else kwargs["sample"]  # (rows, channels, height, width)
         return cls(sample.shape[0], sample.shape[-1], sample.shape[-2])
 
 
 def conds_per_picture(pipeline: Any) -> int | None:
-    """Rows that a picture takes in the call that is going on; None if the pipeline doesn't say."""
+    """Return how many rows a picture takes in the present call, or None if that is not known."""
     guided = getattr(pipeline, "do_classifier_free_guidance", None)
     if guided is None:
         return None
@@ -34,11 +34,11 @@ def conds_per_picture(pipeline: Any) -> int | None:
 
 
 def check_pictures(rows: int, frames: int, clips: int | None, conds: int | None) -> None:
-    """Raise ValueError if a call seems to paint several frames, or other clips than announced.
+    """Raise ValueError if a call seems to paint several frames, or another number of clips.
 
-    rows: of the first batch of the clip. clips: painted side by side, None if nobody has said.
-    conds: see `conds_per_picture`. As many pictures as there are frames, or a multiple, are taken
-    for frames unless `clips` says otherwise.
+    rows: the rows of the clip's first batch. clips: how many clips are painted side by side, or
+    None if that was not given. conds: see `conds_per_picture`. If there are as many pictures as
+    frames or a multiple, they are taken for frames unless `clips` says otherwise.
     """
     if clips is not None:
         possible = range(1, MOST_CONDS + 1) if conds is None else (conds,)
@@ -50,38 +50,39 @@ def check_pictures(rows: int, frames: int, clips: int | None, conds: int | None)
             )
         return
     if rows <= MOST_CONDS if conds is None else rows % conds:
-        return  # may well be one picture
+        return  # this can be one picture
     pictures = rows // (conds or 1)
     if frames > 1 and pictures % frames == 0:
         meant = "their number" if conds is None else pictures
         raise ValueError(
             f"this pipeline call brings {_pictures(rows, conds)}, and the clip has {frames} "
-            f"frames. {ONE_CALL} If these are no frames but clips side by side (a list of prompts, "
-            f"or num_images_per_prompt), say so: cross_frame_attention(..., clips={meant})."
+            f"frames. {ONE_CALL} If these are not frames, but clips side by side (a list of "
+            "prompts, or num_images_per_prompt), say so: "
+            f"cross_frame_attention(..., clips={meant})."
         )
 
 
 ONE_CALL = (
     "One call paints one frame: for every frame i, call start_frame(i), and then the pipeline with "
-    "the image of frame i alone."
+    "only the image of frame i."
 )
 
 
 def check_alike(first: Brought, now: Brought, frame: int, scale: int | None) -> None:
     """Raise ValueError unless a frame's batch is like frame 0's in the same evaluation.
 
-    scale: pixels per latent, None if not known.
+    scale: pixels per latent, or None if that is not known.
     """
     if now[1:] != first[1:]:
         raise ValueError(
-            f"frame {frame} is {_size(now, scale)}, frame 0 was {_size(first, scale)}. Frames "
+            f"frame {frame} is {_size(now, scale)}, but frame 0 was {_size(first, scale)}. Frames "
             "attend to each other, so give all of them the same size."
         )
     if now.rows != first.rows:
         raise ValueError(
-            f"frame {frame} comes in {now.rows} rows, frame 0 came in {first.rows}. Call the "
-            "pipeline for every frame with the same guidance, and with as many prompts and "
-            "images per prompt."
+            f"frame {frame} comes in {now.rows} rows, but frame 0 came in {first.rows}. Call the "
+            "pipeline for every frame with the same guidance, the same number of prompts and the "
+            "same number of images per prompt."
         )
 
 

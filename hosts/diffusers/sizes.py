@@ -1,4 +1,4 @@
-"""Sizes of the frames that a clip is made of: they must all come to one."""
+"""Check that all frames of a clip get the same size."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -25,10 +25,10 @@ def check_sizes(
     height: int | None = None,
     width: int | None = None,
 ) -> None:
-    """Raise ValueError, naming both sizes, unless the pipeline gives all frames the same size.
+    """Raise ValueError, which names both sizes, unless all frames get the same size.
 
-    clips: sequences of frames by the name of the argument that they came in. processor: what
-    prepares them. height, width: what the pipeline is told to bring them to.
+    clips: sequences of frames, by the name of the argument that they came in. processor: the
+    pipeline's image processor. height, width: the size that the pipeline is to give them, or None.
     """
     first: tuple[str, Size, Size] | None = None
     for name, frames in clips.items():
@@ -44,19 +44,19 @@ def check_sizes(
                 first = where, given, used
             elif used != first[2]:
                 raise ValueError(
-                    f"{where} is {given} pixels, {first[0]} is {first[1]}. Frames attend to each "
-                    "other, so give all images and control images the same size, or pass height "
-                    "and width."
+                    f"{where} is {given} pixels, but {first[0]} is {first[1]}. Frames attend to "
+                    "each other, so give all images and control images the same size, or pass "
+                    "height and width."
                 )
 
 
 def _given_size(frame: Any, where: str) -> Size:
-    """The size of one frame as it is given. Raises ValueError if it is not one picture."""
+    """Return the size of one given frame. Raises ValueError if it is not one picture."""
     if isinstance(frame, PIL.Image.Image):
         return Size(*frame.size)
     if isinstance(frame, (list, tuple)) or getattr(frame, "ndim", None) == 4:
         if len(frame) != 1:
-            raise ValueError(f"{where} holds {len(frame)} pictures, but a frame is one")
+            raise ValueError(f"{where} holds {len(frame)} pictures, but a frame is one picture")
         return _given_size(frame[0], where)
     if isinstance(frame, Tensor) and frame.ndim in (2, 3):  # channels first
         return Size(frame.shape[-1], frame.shape[-2])
@@ -69,7 +69,7 @@ def _given_size(frame: Any, where: str) -> Size:
 
 
 def _is_latent(frame: Any, processor: VaeImageProcessor) -> bool:
-    """Whether the processor takes a frame for a latent, which it leaves as it is."""
+    """Return whether the processor treats a frame as a latent, which it leaves as it is."""
     latent_channels = processor.config.vae_latent_channels
     return isinstance(frame, Tensor) and frame.ndim > 2 and frame.shape[-3] == latent_channels
 
@@ -77,7 +77,7 @@ def _is_latent(frame: Any, processor: VaeImageProcessor) -> bool:
 def _used_size(
     given: Size, processor: VaeImageProcessor, height: int | None, width: int | None
 ) -> Size:
-    """The size that a picture gets: what was asked for or its own, in whole latents."""
+    """Return the size that a picture gets: the requested size or its own, in whole latents."""
     multiple = processor.config.vae_scale_factor
     wanted = Size(width or given.width, height or given.height)
     return Size(wanted.width // multiple * multiple, wanted.height // multiple * multiple)

@@ -19,12 +19,12 @@ def layer_address(name: str, layers_per_block: int | Sequence[int]) -> Layer | N
     """Translate diffusers' name of an attn1, or of its processor, to its layer address.
 
     name: e.g. "up_blocks.1.attentions.0.transformer_blocks.0.attn1.processor".
-    layers_per_block: as in the U-Net's config, one number or one per down block.
+    layers_per_block: one number or one number per down block, as in the U-Net's config.
     Returns None for any other name.
 
-    The original U-Net counts a flat list per path. A down block puts `layers_per_block`
-    entries and its downsampling into "input", after an input convolution at 0; an up block
-    puts one entry more than its down block's layers into "output", upsampling included.
+    The original U-Net has a flat list per path. Entry 0 of "input" is a convolution. Then each down
+    block adds `layers_per_block` entries and one for its downsampling. In "output", each up block
+    adds one entry more than its down block has layers, and upsampling is part of the last entry.
     """
     match = ATTN1_NAME.fullmatch(name)
     if match is None:

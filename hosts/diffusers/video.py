@@ -24,8 +24,9 @@ from .unet import uncompiled
 class CrossFrameVideoOutput(BaseOutput):
     """What `CrossFrameVideoPipeline` returns.
 
-    frames: list of PIL images, or an array or tensor with one row per frame, as
-        `output_type` says. nsfw_content_detected: one flag per frame, None without a checker.
+    frames: a list of PIL images, or an array or tensor with one row per frame, as `output_type`
+        says.
+    nsfw_content_detected: one flag per frame, or None without a checker.
     """
 
     frames: list[PIL.Image.Image] | np.ndarray | Tensor
@@ -35,7 +36,7 @@ class CrossFrameVideoOutput(BaseOutput):
 class CrossFrameVideoPipeline(StableDiffusionControlNetImg2ImgPipeline):
     """ControlNet img2img on every frame of a clip, with cross-frame attention.
 
-    Takes the same components as its parent, e.g. `CrossFrameVideoPipeline.from_pipe(pipeline)`.
+    It takes the same components as its parent, e.g. `CrossFrameVideoPipeline.from_pipe(pipeline)`.
     """
 
     @torch.no_grad()
@@ -61,24 +62,26 @@ class CrossFrameVideoPipeline(StableDiffusionControlNetImg2ImgPipeline):
     ) -> CrossFrameVideoOutput | tuple:
         """Edit a clip.
 
-        images, control_images: frames, each a list of PIL images or an array or tensor with one
-            row per frame. With several ControlNets, control_images is a list with such
+        images, control_images: the frames, each as a list of PIL images, or as an array or tensor
+            with one row per frame. With several ControlNets, control_images is a list with such
             frames for each of them.
-        prompt, negative_prompt: one for all frames, or a list with one per frame.
+        prompt, negative_prompt: one text for all frames, or a list with one per frame.
         prompt_embeds, negative_prompt_embeds, latents: tensors with one row for all frames, or
             one per frame.
         references, include_self, layers, start_percent, end_percent: see `cross_frame_attention`.
         frame_noise: "same for every frame" draws the same random numbers for every frame,
-            which keeps texture in place (the generator ends as after one frame);
-            "different per frame" lets the generator run on.
-        kwargs: everything else the parent's call takes.
+            which keeps texture in place; the generator ends in the state after one frame.
+            "different per frame" lets the generator continue from frame to frame.
+        kwargs: everything else that the parent's call takes.
         Returns the frames; fewer than given if a callback interrupted the pipeline.
         Raises ValueError, before any frame is painted, if numbers or sizes of frames differ or
         an argument does not fit a clip.
         """
         chosen("frame_noise", frame_noise, dict.fromkeys(FRAME_NOISE))
         if num_images_per_prompt != 1:
-            raise ValueError(f"a call edits 1 clip; num_images_per_prompt={num_images_per_prompt}")
+            raise ValueError(
+                f"a call edits 1 clip; num_images_per_prompt must be 1, not {num_images_per_prompt}"
+            )
         generator = _one_generator(generator)
         frames = _count_frames("images", images)
         shared_or_per_frame = {
@@ -149,7 +152,10 @@ class CrossFrameVideoPipeline(StableDiffusionControlNetImg2ImgPipeline):
                 raise ValueError(f"{name} has {count} frames, images has {frames}")
 
     def _frames_by_net(self, control_images: Any) -> dict[str, Any]:
-        """The control frames of each ControlNet, by a name. Raises ValueError if one has none."""
+        """Return the control frames of each ControlNet, by a name.
+
+        Raises ValueError unless there are frames for each of several ControlNets.
+        """
         if not self._has_several_controlnets():
             return {"control_images": control_images}
         nets = len(uncompiled(self.controlnet).nets)
@@ -170,7 +176,7 @@ class CrossFrameVideoPipeline(StableDiffusionControlNetImg2ImgPipeline):
 
     @contextmanager
     def _one_progress_bar(self, frames: int) -> Iterator[Any]:
-        """Show one bar over the frames in place of one per frame over the steps."""
+        """Show one bar over all frames instead of one bar over the steps of each frame."""
         with self.progress_bar(total=frames) as bar:
             config = self._progress_bar_config
             self.set_progress_bar_config(**{**config, "disable": True})
@@ -203,12 +209,12 @@ def _count_frames(name: str, frames: Any) -> int:
 
 
 def _row(frames: Any, frame: int) -> Any:
-    """Return one frame: a list's element, or (1, ...) of an array or tensor (frames, ...)."""
+    """Return one frame: an element of a list, or (1, ...) of an array or tensor (frames, ...)."""
     return frames[frame] if isinstance(frames, (list, tuple)) else frames[frame : frame + 1]
 
 
 def _is_shared(value: Any) -> bool:
-    """Whether a value is the same for all frames: none, one text, or a tensor of one row."""
+    """Return whether a value is the same for all frames: None, one text, or a tensor of one row."""
     one_row = isinstance(value, Tensor) and len(value) == 1
     return value is None or isinstance(value, str) or one_row
 
@@ -219,7 +225,7 @@ def _shared_or_row(value: Any, frame: int) -> Any:
 
 
 def _joined(pictures: list) -> Any:
-    """Join the pictures of single frames: lists of PIL images, arrays or tensors of one row."""
+    """Join the pictures of single frames, which are lists of PIL images, or arrays or tensors."""
     if pictures and isinstance(pictures[0], Tensor):
         return torch.cat(pictures)
     if pictures and isinstance(pictures[0], np.ndarray):

@@ -249,6 +249,6 @@ def test_a_node_that_evaluates_other_frames(sd15, prompts):
     model = tiny.patch(sd15)
     model.set_model_sampler_calc_cond_batch_function(half)
     with pytest.raises(
-        RuntimeError, match=r"CrossFrameAttention: .* 2 frames where the clip has 5"
+        RuntimeError, match=r"CrossFrameAttention: .* 2 frames, but there should be 5"
     ):
         tiny.ksampler(model, *prompts, tiny.clip(5))

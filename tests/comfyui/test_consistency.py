@@ -133,14 +133,14 @@ def test_cancel_stops_it():
 @pytest.mark.parametrize(
     ("edited", "source", "far", "message"),
     [
-        ((6, 64, 64), (5, 64, 64), 2, "input 'source': has 5 frames of 64 x 64, edited has 6"),
+        ((6, 64, 64), (5, 64, 64), 2, "'source': it has 5 frames of 64 x 64, but edited has 6"),
         ((5, 64, 32), (5, 64, 64), 2, "edited has 5 frames of 32 x 64"),
-        ((1, 64, 64), (1, 64, 64), 1, "input 'edited': has 1 frame of 64 x 64. How steady"),
-        ((0, 64, 64), (0, 64, 64), 1, "input 'edited': has 0 frames of 64 x 64. How steady"),
+        ((1, 64, 64), (1, 64, 64), 1, "'edited': it has 1 frame of 64 x 64, and steadiness"),
+        ((0, 64, 64), (0, 64, 64), 1, "'edited': it has 0 frames of 64 x 64, and steadiness"),
         ((3, 600, 1), (3, 600, 1), 1, "has 3 frames of 1 x 600, too small"),
         ((3, 1, 600), (3, 1, 600), 1, "has 3 frames of 600 x 1, too small"),
-        ((3, 1, 1), (3, 1, 1), 1, "at least 2 pixels either way"),
-        ((3, 2, 8, 8), (3, 2, 8, 8), 1, "is no batch of pictures, but of shape (3, 2, 8, 8, 3)"),
+        ((3, 1, 1), (3, 1, 1), 1, "at least 2 x 2 pixels"),
+        ((3, 2, 8, 8), (3, 2, 8, 8), 1, "it is not a batch of pictures, but has the shape"),
     ],
 )
 def test_clear_errors(edited, source, far, message):
@@ -250,7 +250,7 @@ def test_values_that_are_no_colours_are_said():
     bytes_ = 255 * source[:3]
     report = measure(bytes_, source[:3], 2)[2]
     assert "edited has values from" in report
-    assert "Pictures have 0 to 1" in report
+    assert "Pictures normally have values from 0 to 1" in report
     assert "source has" not in report
     assert "has values" not in measure(source[:3] * 1.02 - 0.01, source[:3], 2)[2]
 
@@ -260,7 +260,7 @@ def test_clips_that_show_nothing_are_said():
     black = torch.zeros_like(source[:3])
     near, _, report, *_ = measure(black, source[:3], 2)
     assert near == 0
-    assert "Every frame of edited is of one colour, so that a low number is no merit." in report
+    assert "Every frame of edited is of one colour, so a low number says nothing." in report
     assert "Every frame of source is of one colour" in measure(source[:3], black, 2)[2]
     still = source[:1].expand(3, -1, -1, -1)
     near, _, report, *_ = measure(still, still, 2)

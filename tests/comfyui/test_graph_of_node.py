@@ -154,7 +154,7 @@ def test_a_graph_that_never_repeats_is_not_resumed(sd15, prompts, caplog):
     with caplog.at_level(logging.WARNING):
         assert open_record(executed(graph(is_changed=[float("nan")])), guider, [], notes) is None
         assert open_record(SimpleNamespace(hidden=None), guider, [], notes) is None
-    assert "Load runs anew every time" in caplog.text
+    assert "Load runs again every time" in caplog.text
     assert "which graph" in caplog.text
     assert all("not resumable" in line for line in notes.lines)
     assert len(notes.lines) == 2

@@ -164,7 +164,7 @@ def test_a_run_that_is_not_resumable_says_so_on_its_node(server):
     prompt[SAMPLER]["inputs"]["latent_image"] = ["14", 0]
     _, outcome = paint(server, prompt)
     shown = on_node(server, outcome, SAMPLER)
-    assert "not resumable, since TestAnew runs anew every time" in shown
+    assert "not resumable, because TestAnew runs again every time" in shown
 
 
 def test_a_record_that_cannot_be_written_says_so_on_its_node(server, whole):

@@ -441,9 +441,9 @@ def test_a_state_that_was_not_kept_is_refused_by_all_who_read_it(clip, sd15):
 def test_what_is_no_state_is_refused(clip, sd15):
     """A node that lets everything through may bring anything."""
     for other in (False, torch.ones(1), {"samples": torch.ones(1)}):
-        refuses(lambda value=other: clip.paint(1, state=value), "CrossFrameKSampler", "no state")
+        refuses(lambda value=other: clip.paint(1, state=value), "CrossFrameKSampler", "not a state")
         refuses(
-            lambda value=other: tiny.patch(sd15, state=value), "CrossFrameAttention", "no state"
+            lambda value=other: tiny.patch(sd15, state=value), "CrossFrameAttention", "not a state"
         )
 
 

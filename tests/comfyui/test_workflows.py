@@ -388,7 +388,7 @@ def test_sampler_without_attention_is_refused_in_words(server, object_info):
 
 
 def test_server_log_has_no_errors(server):
-    refused = "its MODEL carries no cross-frame attention"  # what the test above provokes
+    refused = "the MODEL carries no cross-frame attention"  # what the test above provokes
     log = re.sub(rf"(?s)\n[^\n]*Exception during processing.*?{refused}.*?\n\n", "\n", server.log)
     assert "Traceback" not in log
     assert "ERROR" not in log

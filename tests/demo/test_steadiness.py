@@ -91,5 +91,5 @@ def test_keys_of_a_wrong_step_are_an_error(measured, monkeypatch):
 
     monkeypatch.setattr(Bank, "load", lambda self, key, frame: load(self, other(key), frame))
     monkeypatch.setattr(Bank, "frames", lambda self, key: frames(self, other(key)))
-    with pytest.raises(ValueError, match=r"frame 7 .* frame 0 has left none like that"):
+    with pytest.raises(ValueError, match=r"frame 7 .* frame 0 has left none of this size"):
         measured(STEADY)

@@ -1,8 +1,8 @@
-"""What diffusers calls the parts of a Stable Diffusion model, in ComfyUI's words.
+"""Translate settings and weights of a Stable Diffusion model from diffusers to ComfyUI.
 
-ComfyUI keeps the layout of the original code. Its own translation knows the shapes of released
-models only, so here it is taken from a model's config instead. Every function below takes the
-config.json of that part as a dict, and a table of names maps diffusers' names to ComfyUI's.
+ComfyUI keeps the layout of the original code. Its own translation knows only the shapes of released
+models, so here the shapes come from a model's config. Every function below takes the config.json of
+its part as a dict. Tables of names map diffusers' names to ComfyUI's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ import torch
 
 
 class ChannelFactor(float):
-    """How many times the narrowest width a level is, e.g. 1.5.
+    """The width of a level as a multiple of the first level's width, e.g. 1.5.
 
-    ComfyUI multiplies it with that width and needs an int, so released models have whole factors.
+    ComfyUI multiplies it with that width and needs an int. Released models have whole factors.
     """
 
     def __mul__(self, channels: float) -> int:
@@ -24,20 +24,20 @@ class ChannelFactor(float):
 
 
 def channel_factors(config: Mapping) -> list[ChannelFactor]:
-    """Widths of the levels as multiples of the first."""
+    """Return the widths of the levels as multiples of the first."""
     widths = config["block_out_channels"]
     return [ChannelFactor(width / widths[0]) for width in widths]
 
 
 def shrink(channels: Sequence) -> int:
-    """Pixels per latent along each axis, where a network halves its input between levels."""
+    """Return the pixels per latent along each axis if a network halves its input between levels."""
     return 2 ** (len(channels) - 1)
 
 
 def unet_settings(config: Mapping, dtype: torch.dtype) -> dict:
-    """ComfyUI's settings of a U-Net, or of the ControlNet of one.
+    """Return ComfyUI's settings of a U-Net or of its ControlNet.
 
-    The way up is taken to have attention at the same levels as the way down.
+    The up blocks are assumed to have attention at the same levels as the down blocks.
     """
     layers, depth = config["layers_per_block"], config["transformer_layers_per_block"]
     blocks = config["down_block_types"]  # finest level first, as in ComfyUI's lists
@@ -52,7 +52,7 @@ def unet_settings(config: Mapping, dtype: torch.dtype) -> dict:
         "transformer_depth": [level for level in depths for _ in range(layers)],
         "transformer_depth_middle": depth,
         "transformer_depth_output": [level for level in depths for _ in range(layers + 1)],
-        "num_heads": config["attention_head_dim"],  # in spite of its name, their number
+        "num_heads": config["attention_head_dim"],  # despite its name, it is the number of heads
         "num_head_channels": -1,
         "context_dim": config["cross_attention_dim"],
         "use_spatial_transformer": True,
@@ -65,18 +65,21 @@ def unet_settings(config: Mapping, dtype: torch.dtype) -> dict:
 
 
 def unet_names(config: Mapping) -> dict[str, str]:
-    """Names of the weights of a U-Net."""
+    """Return ComfyUI's names of the weights of a U-Net, by diffusers' names."""
     return comfy.utils.unet_to_diffusers(unet_settings(config, torch.float32))
 
 
 def controlnet_names(config: Mapping) -> dict[str, str]:
-    """Names of the weights of a ControlNet: a U-Net's encoder, its outputs and hint layers."""
+    """Return ComfyUI's names of the weights of a ControlNet, by diffusers' names.
+
+    A ControlNet consists of a U-Net's encoder, outputs and hint layers.
+    """
     skips = len(config["block_out_channels"]) * (config["layers_per_block"] + 1)
     parts = {f"controlnet_down_blocks.{n}": f"zero_convs.{n}.0" for n in range(skips)}
     parts["controlnet_mid_block"] = "middle_block_out.0"
     blocks = 2 * (len(config["conditioning_embedding_out_channels"]) - 1)
     hint_layers = ["conv_in", *(f"blocks.{n}" for n in range(blocks)), "conv_out"]
-    for number, layer in enumerate(hint_layers):  # ComfyUI counts the activations between them too
+    for number, layer in enumerate(hint_layers):  # ComfyUI also counts activations between them
         parts[f"controlnet_cond_embedding.{layer}"] = f"input_hint_block.{2 * number}"
     names = unet_names(config)
     for theirs, ours in parts.items():
@@ -85,12 +88,12 @@ def controlnet_names(config: Mapping) -> dict[str, str]:
 
 
 def renamed(weights: Mapping, names: Mapping[str, str]) -> dict[str, torch.Tensor]:
-    """Weights by their new names; a name that is not known stays, and will not be accepted."""
+    """Return weights by their new names. Unknown names stay, so that loading refuses them."""
     return {names.get(name, name): weight for name, weight in weights.items()}
 
 
 def autoencoder_settings(config: Mapping) -> dict:
-    """ComfyUI's settings of an autoencoder with attention in the middle only."""
+    """Return ComfyUI's settings of an autoencoder with attention only in the middle."""
     return {
         "ch": config["block_out_channels"][0],
         "ch_mult": channel_factors(config),
@@ -106,7 +109,7 @@ def autoencoder_settings(config: Mapping) -> dict:
 
 
 def autoencoder_weights(config: Mapping, weights: Mapping) -> dict[str, torch.Tensor]:
-    """Weights of an autoencoder by ComfyUI's names and in its shapes."""
+    """Return the weights of an autoencoder by ComfyUI's names and in its shapes."""
     levels = len(config["block_out_channels"])
     words = {f"up_blocks.{n}.": f"up.{levels - 1 - n}." for n in range(levels)}
     words |= {
@@ -129,17 +132,17 @@ def autoencoder_weights(config: Mapping, weights: Mapping) -> dict[str, torch.Te
     for name, weight in weights.items():
         for theirs, ours in words.items():
             name = name.replace(theirs, ours)
-        if weight.ndim == 2:  # linear layers of the attention are convolutions in ComfyUI
+        if weight.ndim == 2:  # the attention's linear layers are convolutions in ComfyUI
             weight = weight[:, :, None, None]
         translated[name] = weight
     return translated
 
 
 def text_encoder_weights(config: Mapping, weights: Mapping) -> dict[str, torch.Tensor]:
-    """Weights of a CLIP text encoder by ComfyUI's names.
+    """Return the weights of a CLIP text encoder by ComfyUI's names.
 
     Versions of transformers differ in whether names begin with `text_model.`. ComfyUI's class
-    has a projection after it, which is left without effect.
+    adds a projection, which gets weights that have no effect.
     """
     prefix = "text_model."
     translated = {prefix + name.removeprefix(prefix): weight for name, weight in weights.items()}

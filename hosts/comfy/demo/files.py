@@ -1,4 +1,4 @@
-"""Reading the files of the demo model; whatever is wrong with them is a DamagedModelError."""
+"""Read the files of the demo model. Every problem with them is a DamagedModelError."""
 
 import json
 from collections.abc import Iterator
@@ -13,15 +13,15 @@ from ..errors import BadInputError
 DEMO = Path(__file__).parents[3] / "demo"
 FOLDER = DEMO / "model"
 CLIP_FILE = DEMO / "clip" / "shapes.mp4"
-DTYPE = torch.float32  # of the model on every device
+DTYPE = torch.float32  # the model's dtype on every device
 
 
 class DamagedModelError(BadInputError):
-    """The files of the demo are not those that came with the pack."""
+    """A file of the demo is missing, or is not the one that came with the pack."""
 
     def __init__(self, problem: str) -> None:
         super().__init__("", problem, "Reinstall the pack.")
-        self.args = (f"{problem} Reinstall the pack.",)  # the nodes have no input to name
+        self.args = (f"{problem} Reinstall the pack.",)  # the demo nodes have no input to name
 
 
 def check_exists(file: Path) -> None:
@@ -45,13 +45,13 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
     try:
         weights = comfy.utils.load_torch_file(str(file), safe_load=True)
         return {name: weight.to(DTYPE) for name, weight in weights.items()}
-    except Exception as error:  # readers for safetensors have errors of their own
+    except Exception as error:  # readers of safetensors have their own errors
         raise DamagedModelError(f"the file {file} cannot be read ({error}).") from error
 
 
 @contextmanager
 def fitting_weights(part: str) -> Iterator[None]:
-    """Turn the error of a module about weights that do not fit into a DamagedModelError."""
+    """Turn a module's error about weights that do not fit into a DamagedModelError."""
     try:
         yield
     except RuntimeError as error:

@@ -1,9 +1,9 @@
 """The small model that comes with the pack, as ComfyUI's MODEL, CLIP, VAE and CONTROL_NET.
 
 It is a Stable Diffusion model in the folder layout of diffusers, so that both hosts use the same
-files. ComfyUI's loaders take released sizes for granted; the objects are built here from the
-config.json files instead, out of ComfyUI's own classes. Weights are kept in single precision on
-every device: there are few of them, and pictures come out the same everywhere.
+files. ComfyUI's loaders only support released sizes. So the objects are built here from the
+config.json files, with ComfyUI's own classes. Weights are kept in single precision on every device:
+they are few, and pictures come out the same everywhere.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ from .diffusers_weights import (
 )
 from .files import DTYPE, check_exists, fitting_weights, read_config, read_weights
 
-BETA_SCHEDULES = {"scaled_linear": "linear"}  # as diffusers and as ComfyUI call it
+BETA_SCHEDULES = {"scaled_linear": "linear"}  # diffusers' name: ComfyUI's name
 PREDICTIONS = {
     "epsilon": comfy.model_base.ModelType.EPS,
     "v_prediction": comfy.model_base.ModelType.V_PREDICTION,
@@ -51,7 +51,7 @@ def load_demo_model(folder: Path) -> tuple:
     Raises DamagedModelError if a file is missing or does not fit the others.
     """
     unet = load_unet(folder)
-    # With dynamic VRAM, some of ComfyUI's nodes (torch.compile) want the model loaded anew.
+    # With dynamic VRAM, some of ComfyUI's nodes (torch.compile) load the model again.
     unet.cached_patcher_init = (load_unet, (folder,))
     return unet, load_clip(folder), load_vae(folder), load_controlnet(folder)
 
@@ -62,7 +62,7 @@ def load_unet(folder: Path, disable_dynamic: bool = False) -> comfy.model_patche
     scheduler = read_config(folder / "scheduler" / "scheduler_config.json")
     settings = unet_settings(config, DTYPE)
     family = comfy.supported_models.SD15(settings)
-    family.unet_config.update(settings)  # the family puts in a number of heads of its own
+    family.unet_config.update(settings)  # the family has put in its own number of heads
     family.set_inference_dtype(DTYPE, None)
     family.latent_format = DemoLatents(read_config(folder / "vae" / "config.json"))
     family.sampling_settings = {
@@ -91,7 +91,7 @@ class DemoLatents(comfy.latent_formats.LatentFormat):
     """Latents of an autoencoder of diffusers."""
 
     def __init__(self, config: Mapping) -> None:
-        """config: the autoencoder's."""
+        """config: the config of the autoencoder."""
         self.scale_factor = config["scaling_factor"]
         self.latent_channels = config["latent_channels"]
         self.spacial_downscale_ratio = shrink(config["block_out_channels"])
@@ -119,7 +119,10 @@ def load_controlnet(folder: Path) -> comfy.controlnet.ControlNet:
 
 
 def hint_layers(config: Mapping) -> TimestepEmbedSequential:
-    """Layers that shrink a hint to the size of the latents; ComfyUI's own always shrink by 8."""
+    """Return the layers that shrink a hint to the size of the latents.
+
+    ComfyUI's own layers always shrink by 8.
+    """
     conv = partial(
         comfy.ops.disable_weight_init.Conv2d,
         kernel_size=3,
@@ -157,7 +160,7 @@ def load_clip(folder: Path) -> comfy.sd.CLIP:
     """Load the CLIP: tokenizer and text encoder."""
     config = read_config(folder / "text_encoder" / "config.json")
     weights = read_weights(folder / "text_encoder" / "model.safetensors")
-    for name in ("vocab.json", "merges.txt"):  # what every version of transformers can read
+    for name in ("vocab.json", "merges.txt"):  # every version of transformers can read these
         check_exists(folder / "tokenizer" / name)
     tokenizer = partial(
         comfy.sd1_clip.SDTokenizer,
@@ -178,7 +181,7 @@ def load_clip(folder: Path) -> comfy.sd.CLIP:
 
 
 class TextEncoder(comfy.sd1_clip.SDClipModel):
-    """ComfyUI's CLIP text encoder in the size that a config of transformers tells."""
+    """ComfyUI's CLIP text encoder in the size that a config of transformers gives."""
 
     def __init__(self, config: Mapping, **options) -> None:
         super().__init__(
@@ -195,12 +198,12 @@ class TextEncoder(comfy.sd1_clip.SDClipModel):
         )
 
     def load_sd(self, sd: dict):
-        """Load weights; unlike in ComfyUI's class, all must be there. Raises RuntimeError."""
+        """Load weights. Unlike in ComfyUI's class, missing weights raise RuntimeError."""
         return self.transformer.load_state_dict(sd, assign=getattr(self, "can_assign_sd", False))
 
 
 class TextModel(comfy.clip_model.CLIPTextModel):
-    """ComfyUI's CLIP text model with a vocabulary of another size than OpenAI's."""
+    """ComfyUI's CLIP text model with a vocabulary of another size than that of OpenAI's CLIP."""
 
     def __init__(self, config: Mapping, dtype, device, operations) -> None:
         super().__init__(config, dtype, device, operations)

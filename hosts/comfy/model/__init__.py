@@ -1,1 +1,1 @@
-"""What a MODEL is: its layers, its settings, and whose code runs in it."""
+"""Knowledge about a MODEL: its layers, its settings, and whose code runs in it."""

@@ -1,7 +1,7 @@
 """What travels with a MODEL through ComfyUI's options.
 
-There is one slot, in `transformer_options`, and one type in it. ComfyUI copies dicts there at every
-call, but no other objects, so that what is put in reaches every wrapper and every attn1 patch.
+There is one slot, in `transformer_options`, and it holds one type. ComfyUI copies the dicts there
+at every call, but no other objects, so the same object reaches every wrapper and every attn1 patch.
 """
 
 from dataclasses import dataclass, replace
@@ -12,12 +12,12 @@ from .settings import KEY, Settings
 
 @dataclass(frozen=True)
 class Carried:
-    """What is in the slot.
+    """The content of the slot.
 
-    settings: the user's choice; there from the CrossFrameAttention node on. run: the `ComfyRun`
+    settings: the user's choice, present from the CrossFrameAttention node on. run: the `ComfyRun`
     of a sampling in progress. evaluation: the `ComfyEvaluation` of the model call in progress.
-    trial: a `Trial`, instead of a run, while guidance is tried without the model. Their types are
-    those of rooms further down, so that this one does not import them.
+    trial: a `Trial`, instead of a run, while guidance is tried without the model. The last three
+    are typed as Any, because their classes lie in packages that import this one.
     """
 
     settings: Settings
@@ -27,13 +27,13 @@ class Carried:
 
 
 def carried_in(transformer_options: dict) -> Carried | None:
-    """Return what transformer options carry; None without cross-frame attention."""
+    """Return what transformer options carry, or None without cross-frame attention."""
     carried: Carried | None = transformer_options.get(KEY)
     return carried
 
 
 def carried_by(model_options: dict) -> Carried | None:
-    """Return what model options carry; None without cross-frame attention."""
+    """Return what model options carry, or None without cross-frame attention."""
     return carried_in(model_options.get("transformer_options", {}))
 
 
@@ -46,13 +46,13 @@ def settings_of(model_options: dict) -> Settings:
 
 
 def run_of(model_options: dict) -> Any:
-    """Return the run that model options carry, if a sampling is in progress."""
+    """Return the run that model options carry, or None if no sampling is in progress."""
     carried = carried_by(model_options)
     return None if carried is None else carried.run
 
 
 def carrying(model_options: dict, **changes: Any) -> dict:
-    """Return model options that carry something else; the given ones stay as they are.
+    """Return model options with changes to what they carry; the given options stay as they are.
 
     changes: fields of `Carried`. Raises KeyError without cross-frame attention.
     """

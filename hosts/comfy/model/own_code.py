@@ -1,4 +1,4 @@
-"""Which functions are ComfyUI's own, and which another pack has put into their place."""
+"""Tell ComfyUI's own functions from those that another pack has put in their place."""
 
 import sys
 from functools import partial
@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 
-# Where torch keeps what decorates a function with `torch.no_grad()`, as ComfyUI's samplers are.
+# The module of torch whose decorators, such as `torch.no_grad()`, wrap ComfyUI's samplers.
 DECORATORS = "torch.utils._contextlib"
 
 
 def is_comfyuis(function: Any) -> bool:
-    """Whether a function was written in ComfyUI's package `comfy`.
+    """Return whether a function was written in ComfyUI's package `comfy`.
 
-    When it was put where it is does not matter: another pack may have been there before this one.
-    What counts is where its code comes from and in which module it looks up names, since a wrapper
-    can take on the name and the module of what it wraps, but not these two.
+    Only two things decide: the file that its code comes from, and the module in which it looks up
+    names. A wrapper can take on the name and the module of what it wraps, but not these two. This
+    also works if another pack was loaded before this one.
     """
     while _module(function) == DECORATORS:
         function = getattr(function, "__wrapped__", None)
@@ -24,9 +24,9 @@ def is_comfyuis(function: Any) -> bool:
 
 
 def runs_comfyuis_forward(module: torch.nn.Module, kind: str) -> bool:
-    """Whether calling a module runs the forward pass that ComfyUI's class of this name has."""
+    """Return whether calling a module runs the forward pass of ComfyUI's class of this name."""
     forward: Any = module.forward
-    function: Any = getattr(forward, "__func__", None)  # none for what is no method
+    function: Any = getattr(forward, "__func__", None)  # None if it is not a method
     return (
         type(module).__call__ is torch.nn.Module.__call__
         and getattr(forward, "__self__", None) is module
@@ -36,7 +36,7 @@ def runs_comfyuis_forward(module: torch.nn.Module, kind: str) -> bool:
 
 
 def holds_foreign_code(value: Any) -> bool:
-    """Whether a value is, or holds, anything but plain data and functions of ComfyUI's own."""
+    """Return whether a value is or holds anything but plain data and ComfyUI's own functions."""
     if value is None or isinstance(value, (bool, int, float, complex, str, torch.Tensor)):
         return False
     if isinstance(value, dict):
@@ -49,7 +49,7 @@ def holds_foreign_code(value: Any) -> bool:
 
 
 def _module(function: Any) -> str:
-    """The name of the module that a function was written in; empty if that is not certain."""
+    """Return the name of the module that defines a function, or "" if that is not certain."""
     if not isinstance(function, FunctionType):
         return ""
     name = function.__globals__.get("__name__", "")

@@ -1,4 +1,4 @@
-"""What to call the owner of a function in words."""
+"""Names that users know functions by, and the functions behind partials and methods."""
 
 import functools
 import types
@@ -6,14 +6,14 @@ from typing import Any
 
 
 def innermost(function: Any) -> Any:
-    """What a partial or a method stands for."""
+    """Return the function behind partials and methods."""
     while isinstance(function, (functools.partial, types.MethodType)):
         function = function.func if isinstance(function, functools.partial) else function.__func__
     return function
 
 
 def module_of(function: Any) -> str:
-    """The module that a function, or the class of an object, was written in."""
+    """Return the name of the module that defines a function or an object's class."""
     function = innermost(function)
     if not isinstance(function, types.FunctionType):
         return type(function).__module__
@@ -21,7 +21,10 @@ def module_of(function: Any) -> str:
 
 
 def owner_of(function: Any) -> str:
-    """What users know a function by: the node class that it was made in, else its own name."""
+    """Return the name that users know a function by: that of the node class it was made in.
+
+    If it was not made in a class, this is the function's own name.
+    """
     while isinstance(function, functools.partial):
         function = function.func
     if isinstance(function, types.MethodType):

@@ -1,9 +1,9 @@
-"""Functions and the objects around them, made again with other contents.
+"""Copies of functions, and of the objects around them, with some contents replaced.
 
-What nodes put on a MODEL are functions that hold things: in their closure, as attributes of the
-object whose method they are, as arguments of a partial. `Rebuilding` makes such a function again
-with some of these things replaced; the function that it was given stays as it is. Whatever is
-shared by several functions is shared by their copies too.
+Nodes put functions on a MODEL that hold things: in their closure, as attributes of the object whose
+method they are, or as arguments of a partial. `Rebuilding` copies such a function with some of
+these things replaced, and leaves the original as it is. What several functions share is also shared
+by their copies.
 """
 
 import functools
@@ -13,30 +13,30 @@ from typing import Any
 
 import torch
 
-# How far things are looked for inside of things: a tensor in a list in a closure is at 4.
+# How many levels of nesting are searched. A tensor in a list in a closure is at level 4.
 DEPTH = 9
-# How many things are looked at, so that one that leads to all of the program ends somewhere.
+# How many objects are visited at most, because some objects lead to all of the program.
 MOST = 20_000
 
 
 class Rebuilding:
-    """Makes functions again, with every tensor they hold replaced by what `change` makes of it.
+    """Copies functions, with every tensor that they hold replaced by what `change` returns for it.
 
-    change: gets a tensor and returns it, or another one. apart: whether all that a call can
-    leave a trace in is made again too, so that the original knows nothing of calls of the copy;
-    without it only what holds a changed tensor is made again.
+    change: gets a tensor and returns the same or another one. apart: whether everything that a
+    call could modify is copied too, so that calls of the copy leave no trace in the original.
+    Otherwise only things that hold a changed tensor are copied.
     """
 
     def __init__(self, change: Callable[[torch.Tensor], torch.Tensor], apart: bool = False) -> None:
         self.change = change
         self.apart = apart
-        # By id: the original, which must stay alive for its id to be its own, and the copy.
+        # (original, copy) by the original's id. The original must stay alive to keep its id.
         self._made: dict[int, tuple[Any, Any]] = {}
 
     def of(self, value: Any, depth: int = DEPTH) -> Any:
-        """The value made again, or itself if nothing in it is replaced."""
+        """Return a copy of the value, or the value itself if nothing in it is replaced."""
         if id(value) not in self._made:
-            self._made[id(value)] = value, value  # for what holds itself
+            self._made[id(value)] = value, value  # for values that hold themselves
             self._made[id(value)] = value, self._rebuilt(value, depth)
         return self._made[id(value)][1]
 
@@ -53,7 +53,7 @@ class Rebuilding:
         return make(self, value, depth - 1)
 
     def _all(self, values, depth: int) -> tuple[list, bool]:
-        """Every value made again, and whether their owner must be made again with them."""
+        """Return copies of all values, and whether their owner must be copied with them."""
         made = [self.of(value, depth) for value in values]
         changed = any(new is not old for new, old in zip(made, values, strict=True))
         return made, self.apart or changed
@@ -104,7 +104,7 @@ class Rebuilding:
         attributes = self._dict(vars(value), depth)
         if attributes is vars(value):
             return value
-        twin = object.__new__(type(value))  # not copy.copy, which a class may have changed
+        twin = object.__new__(type(value))  # copy.copy would call what a class defines for it
         twin.__dict__.update(attributes)
         return twin
 
@@ -119,14 +119,14 @@ _KINDS: dict[type, Callable] = {
     dict: Rebuilding._dict,
 }
 
-# Objects of these modules are models, devices and the like: they are passed on as they are.
+# Objects from these modules are models, devices and the like. They are never copied.
 _WHOLE = ("torch", "comfy", "comfy_api", "server", "execution", "aiohttp", "asyncio")
 _OF_COMFYUI_BUT_PATCHES = ("comfy.ldm",)
 _HEAP_TYPE = 1 << 9  # flag of classes that were written in Python
 
 
 def is_open(value: Any) -> bool:
-    """Whether a value keeps what it has in its attributes, and is no model, device or the like."""
+    """Return whether a value holds things as attributes and is no model, device or the like."""
     module = type(value).__module__
     if isinstance(value, (type, types.ModuleType, torch.nn.Module, BaseException)):
         return False
@@ -135,9 +135,9 @@ def is_open(value: Any) -> bool:
 
 
 def is_plain_object(value: Any) -> bool:
-    """Whether a copy of a value is one that has a copy of its attributes, and no more.
+    """Return whether copying a value's attributes is enough to copy the value.
 
-    What does something when it is gone is not: a copy of it would do that, too.
+    It is not enough for a class with `__del__`, because the copy would also run that method.
     """
     kind = type(value)
     makes: Any = kind.__new__

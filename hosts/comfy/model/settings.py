@@ -14,14 +14,14 @@ from .unet import Attn1
 NODE = "CrossFrameAttention"
 # The slot in transformer options; see `carried.py`.
 KEY = "crossframe"
-# Where hidden states are kept, as the node calls it; None is the device that computes them.
+# Where hidden states are kept, by the node's words; None is the device that computes them.
 BANK_DEVICES = {"with the model": None, "system memory": torch.device("cpu")}
 
 
 def count_by_block(layers: Iterable[tuple]) -> str:
-    """How many layers there are of each block, e.g. "1 middle, 4 output".
+    """Write how many layers there are in each block, e.g. "1 middle, 4 output".
 
-    layers: (block, ...) of each.
+    layers: tuples that begin with the block.
     """
     counts = Counter(block for block, *_ in layers)
     return ", ".join(f"{count} {block}" for block, count in counts.items())
@@ -29,7 +29,7 @@ def count_by_block(layers: Iterable[tuple]) -> str:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chose, resolved for one model; frozen, shared by every clone."""
+    """What the user chose, resolved for one model. It is frozen, and all clones share it."""
 
     policy: Policy
     layers: tuple[Attn1, ...]
@@ -37,12 +37,12 @@ class Settings:
     end_percent: float
     frames_per_batch: int
     storage: Storage
-    # What frames before the latent's have left: a state with its origin, see `state/`.
+    # What the frames before this latent have left: a state with its origin, see `state/`.
     state: Any = None
 
     @property
     def addresses(self) -> frozenset[Layer]:
-        """The layers by address alone."""
+        """The addresses of the layers."""
         return frozenset(attn1.layer for attn1 in self.layers)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What cross-frame attention needs to know of a ComfyUI U-Net: its self-attention layers."""
+"""The self-attention layers of a ComfyUI U-Net."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -17,14 +17,14 @@ SAMPLED_WEIGHTS = 16
 
 
 class Attn1(NamedTuple):
-    """Where an attn1 lies: its address, width, and how often its input was halved."""
+    """One attn1: its address, its number of channels, and how often its input was halved."""
 
     layer: Layer
     channels: int
     halvings: int
 
     def tokens(self, height: int, width: int) -> int:
-        """Tokens of one frame for a latent of height x width."""
+        """Return the number of tokens of one frame for a latent of height x width."""
         for _ in range(self.halvings):
             height, width = (height + 1) // 2, (width + 1) // 2
         return height * width
@@ -33,7 +33,7 @@ class Attn1(NamedTuple):
 def self_attention_layers(model, layer_set: LayerSet) -> list[Attn1]:
     """List the self-attention layers of a MODEL that belong to a layer set.
 
-    Raises BadInputError, naming the model family, if the model is no image U-Net with
+    Raises BadInputError, which names the model family, if the model is not an image U-Net with
     self-attention in these layers.
     """
     unet = model.model.diffusion_model
@@ -74,7 +74,7 @@ def other_counts(model) -> frozenset[int]:
 
 
 def transformer_blocks(unet: UNetModel) -> Iterator[tuple[Layer, BasicTransformerBlock]]:
-    """Every transformer block of a U-Net, by the address of its attn1, as the forward pass goes."""
+    """Yield each transformer block with its attn1's address, in the order of the forward pass."""
     for number, block in enumerate(unet.input_blocks):
         yield from _transformers(block, "input", number)
     if unet.middle_block is not None:
@@ -91,7 +91,7 @@ def _transformers(block, name: str, number: int) -> Iterator[tuple[Layer, BasicT
 
 
 def _walk(unet: UNetModel) -> list[Attn1]:
-    """Every self-attention layer of a U-Net, in the order of its forward pass."""
+    """Return all self-attention layers of a U-Net, in the order of its forward pass."""
     found: list[Attn1] = []
     halvings = 0
     skips: list[int] = []
@@ -107,7 +107,7 @@ def _walk(unet: UNetModel) -> list[Attn1]:
 
 
 def _attn1s(block, name: str, number: int, halvings: int) -> list[Attn1]:
-    """The self-attention layers of one block; attn1 that reads the prompt is none."""
+    """Return the self-attention layers of one block, without attn1s that read the prompt."""
     return [
         Attn1(layer, transformer.attn1.to_k.in_features, halvings)
         for layer, transformer in _transformers(block, name, number)

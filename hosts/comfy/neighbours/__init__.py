@@ -1,1 +1,1 @@
-"""Other nodes and samplers that cannot go along: known by name, or found by trial."""
+"""Other nodes and samplers that are incompatible: known by name, or found by trial."""

@@ -1,10 +1,10 @@
-"""Whether what stands between model and sampler treats the frames of a clip alike.
+"""Test whether the guidance between model and sampler treats the frames of a clip alike.
 
 A guider, its cfg functions and the wrappers around them get predictions for a batch of rows and
-make one of them. Most work on each row by itself. Some weigh rows by their number, look at means
-over all rows, or keep something from one call to the next: frame by frame these would come out
-otherwise. No list knows them all, so they are tried: on rows and predictions that are made up,
-once with all rows together and once row after row. Both must give the same.
+combine them into one. Most of them work on each row by itself. Some weigh rows by their number,
+look at means over all rows, or keep something from one call to the next. These would give another
+result frame by frame. No list can name them all, so they are tried on made-up rows and predictions,
+once with all rows together and once row after row. Both must give the same result.
 
 The model is not run. Everything is tried on copies (see `rebuild.py`), so that no trace is left.
 """
@@ -28,10 +28,10 @@ from ..noise.row_noise import RowNoise
 from ..rows.held_tensors import holding
 from ..rows.patches import GUIDANCE, functions_in, places_of_guidance, rows_of
 
-ROWS = 6  # of a clip that are tried
-LEVELS = 100  # noise levels at which they are
-TOLERANCE = 1e-4  # of the standard deviation; what only rounds differently is far below
-# What a guider holds that its arithmetic does not change, and that is too large to copy.
+ROWS = 6  # how many rows of a clip are tried at most
+LEVELS = 100  # at how many noise levels they are tried at most
+TOLERANCE = 1e-4  # of the standard deviation; differences in rounding are far below
+# Attributes of a guider that its arithmetic does not change and that are too large to copy.
 _WHOLE = frozenset(
     {"conds", "original_conds", "model_options", "model_patcher", "inner_model", "loaded_models"}
 )
@@ -39,10 +39,13 @@ _WHOLE = frozenset(
 
 @dataclass(frozen=True)
 class Trial:
-    """Travels in the place of a run; the pack's wrapper then gives predictions from here."""
+    """Travels in place of a run; the pack's wrapper then returns its predictions."""
 
     def predictions(self, conds: Sequence, x: Tensor, timestep: Tensor) -> list[Tensor]:
-        """A made-up prediction of x, (rows, ...), for each cond index; each row by itself."""
+        """Return a made-up prediction of x, (rows, ...), for each cond index.
+
+        Each row is computed by itself.
+        """
         made = []
         level = timestep.view(-1, *[1] * (x.ndim - 1))
         clean = x / (1 + level)  # (rows, channels, height, width), as in `_levels`
@@ -52,18 +55,19 @@ class Trial:
                 continue
             generator = torch.Generator().manual_seed(index)
             pattern = torch.randn(x.shape[1:], generator=generator).to(x)
-            # Of another form for every index, so that no guidance can make them cancel out.
+            # It has another form for each index, so that no guidance can make them cancel out.
             made.append(clean + 0.3 * torch.tanh(clean * (1 + index)) + pattern * (0.5 + index))
         return made
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What of a clip is tried.
+    """The part of a clip that is tried.
 
-    frames: how many it has. rows: the places of those that are tried. x: made-up latents of
-    these, (rows, channels, height, width). sigmas: noise levels, in the order of the sampling.
-    numbers: which draw of noise each row gets. seed: of the sampling.
+    frames: the number of frames in the clip. rows: the places of the frames that are tried. x:
+    made-up latents of these, (rows, channels, height, width). sigmas: noise levels, in the order of
+    the sampling. numbers: the number of the noise draw that each row gets. seed: the seed of the
+    sampling.
     """
 
     frames: int
@@ -75,7 +79,7 @@ class Clip:
 
     @classmethod
     def of(cls, latent: Tensor, sigmas: Tensor, numbers: Sequence[int], seed) -> "Clip":
-        """Make up rows of a clip. latent: like one of its frames, (1, channels, height, width)."""
+        """Make up rows of a clip. latent: an example of a frame, (1, channels, height, width)."""
         frames = len(numbers)
         count = min(frames, ROWS)
         rows = tuple(round(i * (frames - 1) / max(count - 1, 1)) for i in range(count))
@@ -91,10 +95,10 @@ class Clip:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came out of a trial.
+    """The result of a trial.
 
-    cut: whether functions hold one row per frame, of which every frame needs its own. untried:
-    owners of what could not be tried, as it wants more than made-up predictions.
+    cut: whether functions hold one row per frame, so that every frame needs its own row. untried:
+    owners of functions that could not be tried, because they need more than made-up predictions.
     """
 
     cut: bool = False
@@ -102,9 +106,10 @@ class Verdict:
 
 
 def check_guidance(guider, model_options: dict, clip: Clip) -> Verdict:
-    """Refuse, by its owner's name, what does not treat frames alike.
+    """Refuse guidance that does not treat frames alike, and name its owner.
 
-    guider: as it is while it samples. model_options: that it samples with. Raises BadInputError.
+    guider: the guider while it samples. model_options: the options that it samples with. Raises
+    BadInputError.
     """
     if clip.frames < 2:
         return Verdict()
@@ -133,14 +138,14 @@ def _refusal(owner: str) -> BadInputError:
     return BadInputError(
         "model",
         f"{owner} does not treat the frames of a clip alike: it weighs them by their number or "
-        "by what the other frames are, and frame by frame it sees one frame at a time.",
+        "by what the other frames are, but frame by frame it sees only one frame at a time.",
         f"Sample with a stock sampler node, where {owner} sees all frames at every step, or "
         f"remove {owner}.",
     )
 
 
 def _candidates(model_options: dict) -> list[Callable]:
-    """The functions between model and sampler, wrappers included, but for this pack's."""
+    """Return the functions and wrappers between model and sampler, except this pack's."""
     found = list(functions_in([model_options.get(name) for name in GUIDANCE]))
     wrappers = model_options.get("transformer_options", {}).get("wrappers", {})
     for kind in ("predict_noise", "calc_cond_batch"):
@@ -149,9 +154,9 @@ def _candidates(model_options: dict) -> list[Callable]:
 
 
 def _shared_with_patches(model_options: dict) -> list[Callable]:
-    """Functions between model and sampler that share what they keep with patches of the model.
+    """Return functions between model and sampler that share data with patches of the model.
 
-    They may read what a patch has seen inside of the model, which is not run here.
+    They may read what a patch has seen inside the model, which is not run here.
     """
     inside = model_options.get("transformer_options", {})
     kept = {
@@ -164,14 +169,14 @@ def _shared_with_patches(model_options: dict) -> list[Callable]:
 
 
 def _kept_by(function: Callable) -> set[int]:
-    """The ids of the cells of a function's closure, and of the object that it is a method of."""
+    """Return the ids of a function's closure cells and of the object that it is a method of."""
     owner = getattr(function, "__self__", None)
     cells = getattr(innermost(function), "__closure__", None) or ()
     return {id(cell) for cell in cells} | ({id(owner)} if owner is not None else set())
 
 
 def _with_only(model_options: dict, wanted: Callable[[Callable], bool]) -> dict:
-    """Model options with only the wanted ones of the functions between model and sampler."""
+    """Return model options with only the wanted functions between model and sampler."""
     options = dict(model_options)
     for name in GUIDANCE:
         held = options.get(name)
@@ -190,16 +195,16 @@ def _with_only(model_options: dict, wanted: Callable[[Callable], bool]) -> dict:
 
 
 def _mixes(guider, model_options: dict, clip: Clip, cut: bool) -> bool | None:
-    """Whether rows come out otherwise together than one after another; None if it fails.
+    """Return whether rows give other results together than one by one; None if the trial fails.
 
-    cut: whether functions hold the rows of those frames alone that they are given.
+    cut: whether functions hold only the rows of the frames that they are given.
     """
     try:
         together = _together(guider, model_options, clip, cut)
         alone = _one_after_another(guider, model_options, clip, cut)
     except _RemembersError:
         return True
-    except Exception:  # other packs' code, which may want anything that is not there
+    except Exception:  # other packs' code, which may need something that is missing here
         return None
     if together.shape != alone.shape:
         return True
@@ -208,14 +213,14 @@ def _mixes(guider, model_options: dict, clip: Clip, cut: bool) -> bool | None:
 
 
 def _together(guider, model_options: dict, clip: Clip, cut: bool) -> Tensor:
-    """What all rows come out as in one batch: (levels, rows, channels, height, width)."""
+    """Return the results of all rows in one batch, (levels, rows, channels, height, width)."""
     guider, options = _apart(guider, model_options)
     with _held(options, clip.rows, clip, cut):
         return _levels(guider, options, clip, clip.x, clip.numbers)
 
 
 def _one_after_another(guider, model_options: dict, clip: Clip, cut: bool) -> Tensor:
-    """What each row comes out as by itself: (levels, rows, channels, height, width)."""
+    """Return the result of each row by itself, (levels, rows, channels, height, width)."""
     guider, options = _apart(guider, model_options)
     outcomes = []
     for place, row in enumerate(clip.rows):
@@ -226,14 +231,14 @@ def _one_after_another(guider, model_options: dict, clip: Clip, cut: bool) -> Te
 
 
 class _RemembersError(Exception):
-    """A function has put something of its own where it holds rows, and so they are no rows."""
+    """A function has replaced what looked like rows of the clip, so they are something else."""
 
 
 @contextmanager
 def _held(options: dict, rows: Sequence[int], clip: Clip, cut: bool) -> Iterator[None]:
-    """Let functions hold the rows of some frames, if they are to be cut.
+    """Let functions hold only the rows of some frames, if `cut` says so.
 
-    Raises _RemembersError if a function replaces what it holds: a running average, for instance,
+    Raises _RemembersError if a function replaces what it holds. A running average, for instance,
     may have as many rows as the clip after an earlier sampling, and belongs to that sampling.
     """
     places = places_of_guidance(options) if cut else []
@@ -245,7 +250,7 @@ def _held(options: dict, rows: Sequence[int], clip: Clip, cut: bool) -> Iterator
 
 
 def _levels(guider, options: dict, clip: Clip, x: Tensor, numbers: Sequence[int]) -> Tensor:
-    """What the guider makes of rows at each noise level: (levels, rows, ...)."""
+    """Return the guider's predictions for rows at each noise level, (levels, rows, ...)."""
     guider.model_options = options
     with RowNoise(lambda: numbers, x.shape, clip.seed).active():
         outcomes = [
@@ -256,7 +261,7 @@ def _levels(guider, options: dict, clip: Clip, x: Tensor, numbers: Sequence[int]
 
 
 def _apart(guider, model_options: dict) -> tuple[Any, dict]:
-    """Copies of a guider and its model options, with a trial in the run's place."""
+    """Return copies of a guider and its model options, with a trial in place of the run."""
     copying = Rebuilding(torch.clone, apart=True)
     inside = model_options.get("transformer_options", {})
     options = {name: copying.of(model_options[name]) for name in GUIDANCE if name in model_options}

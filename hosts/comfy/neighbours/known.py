@@ -1,7 +1,8 @@
 """Other nodes that cannot work together with cross-frame attention, or only in part.
 
 Each is recognised by what it leaves on a MODEL or in conds, or by its guider, and refused by name
-before anything is sampled. Whatever is not here works; the README's table says what is tested.
+before anything is sampled. Everything else is expected to work; the table in docs/compatibility.md
+says what is tested.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,9 +23,10 @@ EVERYWHERE = frozenset({PER_STEP, FRAME_BY_FRAME, IN_BATCHES})
 
 @dataclass(frozen=True)
 class Neighbour:
-    """Another node: how to find it on a guider, in which ways of working it cannot go along.
+    """Another node that is incompatible in some ways of working.
 
-    input: of ours, through which it comes.
+    found: whether a guider uses it. refused: the ways of working in which it is refused. problem,
+    fix: the texts of the error. input: the name of our input through which it comes.
     """
 
     name: str
@@ -36,7 +38,7 @@ class Neighbour:
 
 
 def made_by(owner: str) -> Callable[[Any], bool]:
-    """Whether a function that was defined in class `owner` is among a MODEL's patches."""
+    """Return a check whether a MODEL has a patch that was defined in class `owner`."""
 
     def found(guider) -> bool:
         return any(
@@ -48,7 +50,7 @@ def made_by(owner: str) -> Callable[[Any], bool]:
 
 
 def _patches(model_options: dict) -> Iterator[object]:
-    """Every patch function in model options."""
+    """Yield every patch function in model options."""
     options = model_options.get("transformer_options", {})
     for functions in options.get("patches", {}).values():
         yield from functions
@@ -59,7 +61,7 @@ def _patches(model_options: dict) -> Iterator[object]:
 
 
 def wrapped_by(key: str) -> Callable[[Any], bool]:
-    """Whether a wrapper of this key is on a MODEL."""
+    """Return a check whether a MODEL has a wrapper with this key."""
 
     def found(guider) -> bool:
         # ComfyUI moves wrappers from the MODEL into its options when a sampling starts.
@@ -71,7 +73,7 @@ def wrapped_by(key: str) -> Callable[[Any], bool]:
 
 
 def _names_inside(guider) -> Iterator[str]:
-    """What the functions of other packs are called that stand between batching and the model."""
+    """Yield the names of other packs' functions between the batching of conds and the model."""
     options = guider.model_options.get("transformer_options", {})
     places = [options, guider.model_options.get("model_function_wrapper")]
     for function in functions_in([*places, guider.model_patcher.wrappers], skip=(KEY,)):
@@ -81,7 +83,7 @@ def _names_inside(guider) -> Iterator[str]:
 
 
 def controlled_by(kind: str) -> Callable[[Any], bool]:
-    """Whether a ControlNet of a class is in a chain of the guider's conds."""
+    """Return a check whether a guider's conds have a ControlNet of this class in a chain."""
 
     def found(guider) -> bool:
         controls = [
@@ -103,28 +105,28 @@ NEIGHBOURS = (
         "Context Windows",
         lambda guider: "context_handler" in guider.model_options,
         EVERYWHERE,
-        "Context Windows hide from it which frames of the clip are run.",
+        "Context Windows hide which frames of the clip are run.",
         "Remove the Context Windows node and set frames_per_batch instead.",
     ),
     Neighbour(
         "MultiGPU",
         lambda guider: bool(guider.model_patcher.get_additional_models_with_key("multigpu")),
         EVERYWHERE,
-        "it is spread over several GPUs, which run the conds of a step on threads.",
+        "it is spread over several GPUs, which run the conds of a step in separate threads.",
         "Remove the MultiGPU node.",
     ),
     Neighbour(
         "AnimateDiff-Evolved",
         wrapped_by("ADE"),
         EVERYWHERE,
-        "AnimateDiff's motion modules already tie its frames together, and regroup them.",
+        "AnimateDiff's motion modules already connect the frames with each other and regroup them.",
         "Use either AnimateDiff or cross-frame attention for a clip.",
     ),
     Neighbour(
         "HyperTile",
         made_by("HyperTile"),
         EVERYWHERE,
-        "HyperTile cuts its frames into tiles of random size, which have no counterparts in "
+        "HyperTile cuts the frames into tiles of random size, which have no counterparts in "
         "other frames.",
         "Remove the HyperTile node.",
     ),
@@ -132,7 +134,7 @@ NEIGHBOURS = (
         "EasyCache",
         wrapped_by("easycache"),
         frozenset({FRAME_BY_FRAME, IN_BATCHES}),
-        "EasyCache skips model calls, and keeps one result per cond, not per frame.",
+        "EasyCache skips model calls and keeps one result per cond, not one per frame.",
         "Remove EasyCache, or sample all frames per step in one batch (a stock sampler node, "
         "frames_per_batch 0).",
     ),
@@ -140,15 +142,15 @@ NEIGHBOURS = (
         "LazyCache",
         wrapped_by("lazycache"),
         frozenset({FRAME_BY_FRAME}),
-        "LazyCache skips other steps in every frame, so frames have no steps in common.",
+        "LazyCache skips different steps in each frame, so frames have no steps in common.",
         "Remove LazyCache, or use a stock sampler node, which decides for all frames at once.",
     ),
     Neighbour(
         "a cache of another pack",
         lambda guider: any("cache" in name.lower() for name in _names_inside(guider)),
         frozenset({IN_BATCHES}),
-        "a cache of another pack (TeaCache, DeepCache, ...) keeps what one model call gave for the "
-        "next one, which in several batches is one of other frames.",
+        "a cache of another pack (TeaCache, DeepCache, ...) keeps the result of one model call for "
+        "the next call, but with several batches the next call is about other frames.",
         "Set frames_per_batch to 0, or remove the cache.",
     ),
     Neighbour(
@@ -156,13 +158,13 @@ NEIGHBOURS = (
         lambda guider: type(guider).__name__ == "Guider_PerpNeg",
         frozenset({FRAME_BY_FRAME}),
         "PerpNegGuider weighs the prompts by all frames of the clip together.",
-        "Use SamplerCustomAdvanced, which has them all at every step.",
+        "Use SamplerCustomAdvanced, which samples all frames at every step.",
     ),
     Neighbour(
         "Self-Attention Guidance",
         made_by("SelfAttentionGuidance"),
         frozenset({IN_BATCHES}),
-        "Self-Attention Guidance looks at one model call only.",
+        "Self-Attention Guidance looks at only one model call.",
         "Set frames_per_batch to 0, or remove Self-Attention Guidance.",
     ),
     Neighbour(
@@ -178,9 +180,10 @@ NEIGHBOURS = (
 
 
 def check_neighbours(guider, way: str, clip: int) -> None:
-    """Refuse what a node behind the guider cannot do in a way of working.
+    """Refuse a guider with a node that is incompatible with a way of working.
 
-    clip: frames in the clip. Raises BadInputError.
+    way: PER_STEP, FRAME_BY_FRAME or IN_BATCHES. clip: the number of frames in the clip. Raises
+    BadInputError.
     """
     for neighbour in NEIGHBOURS:
         if way in neighbour.refused and neighbour.found(guider):
@@ -191,7 +194,7 @@ def check_neighbours(guider, way: str, clip: int) -> None:
         raise BadInputError(
             "model",
             f"{owner} holds numbers that may be one row for each of the {clip} frames, or "
-            "something else of which there are as many; so it cannot be told which of them "
+            "something else of which there are equally many. So it is not known which of them "
             "belong to the frames that are run.",
             f"Sample all frames per step in one batch (a stock sampler node, frames_per_batch "
             f"{clip}), or remove {owner}.",
@@ -207,6 +210,6 @@ def _holders_of_rows(guider, clip: int) -> list[str]:
 
 
 def needs_one_batch(guider, clip: int) -> bool:
-    """Whether a node on the guider's MODEL must see the whole clip in one model call."""
+    """Return whether a node on the guider's MODEL must see the whole clip in one model call."""
     listed = any(n.found(guider) for n in NEIGHBOURS if IN_BATCHES in n.refused)
     return listed or bool(_holders_of_rows(guider, clip))

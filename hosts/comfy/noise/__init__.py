@@ -1,1 +1,1 @@
-"""Noise for each frame: what frames start from, and what samplers add on their way."""
+"""Noise for each frame: what frames start from, and what samplers add during sampling."""

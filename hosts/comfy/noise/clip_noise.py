@@ -10,8 +10,9 @@ from comfy_extras.nodes_custom_sampler import Noise_EmptyNoise, Noise_RandomNois
 from ...frame_noise import SAME
 from ..errors import BadInputError
 
-# Frames whose noise is drawn at once and thrown away, on the way to a later frame of a clip. A
-# multiple of 16: torch draws normal numbers in blocks of 16, so that pieces equal the whole.
+# To reach a later frame of a clip, the noise of this many frames is drawn at once and thrown away.
+# It is a multiple of 16, because torch draws normal numbers in blocks of 16: so pieces equal the
+# whole.
 FRAMES_PASSED_OVER = 64
 
 
@@ -22,18 +23,21 @@ class SeededNoise:
         self.seed = seed
 
     def generate_noise(self, latent: dict) -> torch.Tensor:
-        """Return noise like latent["samples"]; `batch_index` picks draws, as in the stock node."""
+        """Return noise in the shape of latent["samples"].
+
+        As in the stock node, `batch_index` selects the draws.
+        """
         return comfy.sample.prepare_noise(latent["samples"], self.seed, latent.get("batch_index"))
 
 
-ONE_NOISE = "crossframe_one_noise"  # attribute of noise whose NOISE says that frames share it
+ONE_NOISE = "crossframe_one_noise"  # attribute of a noise tensor that all frames share
 
 
 class ClipNoise:
     """A NOISE that gives every frame of a clip the same draw of another NOISE.
 
-    The draw is the one a latent of a single frame gets, whatever frames of a longer clip the
-    latent holds (`batch_index`), so that clips cut in pieces share it.
+    It is the draw that a latent of a single frame gets. It does not depend on which frames of a
+    longer clip the latent holds (`batch_index`), so the pieces of a clip share it.
     """
 
     def __init__(self, noise) -> None:
@@ -42,10 +46,10 @@ class ClipNoise:
         self.seed = noise.seed
 
     def generate_noise(self, latent: dict) -> torch.Tensor:
-        """Return noise like latent["samples"], (frames, channels, height, width)."""
+        """Return noise in the shape of latent["samples"], (frames, channels, height, width)."""
         single = {key: value for key, value in latent.items() if key != "batch_index"}
         single["samples"] = latent["samples"][:1]
-        # A NOISE that brings its own rows may give more than one; the first is frame 0's.
+        # A NOISE that brings its own rows may return several. The first belongs to frame 0.
         draw = self.noise.generate_noise(single)[:1]
         noise = draw.repeat(latent["samples"].shape[0], *[1] * (draw.ndim - 1))
         setattr(noise, ONE_NOISE, True)
@@ -53,16 +57,16 @@ class ClipNoise:
 
 
 def clip_noise(noise, frame_noise: str):
-    """Return a NOISE that draws as `frame_noise` (one of FRAME_NOISE) says."""
+    """Return a NOISE that draws as `frame_noise`, one of FRAME_NOISE, says."""
     return ClipNoise(noise) if frame_noise == SAME else noise
 
 
 def is_one_noise(noise: torch.Tensor) -> bool:
-    """Whether frames share their noise, as far as the noise itself can tell.
+    """Return whether frames share their noise, as far as the noise itself shows it.
 
-    noise: (frames, channels, height, width). One frame may be any frame of a clip, and no noise
-    at all (a second stage, which adds none) says nothing of what a sampler draws on its way,
-    unless it comes from a `ClipNoise`.
+    noise: (frames, channels, height, width). Noise from a `ClipNoise` is always shared. Otherwise
+    the noise of a single frame shows nothing, and neither do zeros (of a second stage, which adds
+    no noise), because they do not show what a sampler draws during sampling.
     """
     if getattr(noise, ONE_NOISE, False):
         return True
@@ -70,17 +74,17 @@ def is_one_noise(noise: torch.Tensor) -> bool:
 
 
 def noise_from(noise, latent: dict, first: int) -> torch.Tensor:
-    """What a NOISE draws for frames of a clip, (frames, channels, height, width).
+    """Return what a NOISE draws for frames of a clip, (frames, channels, height, width).
 
-    first: number of the first frame. A latent that says itself which frames it holds
-    (`batch_index`) is left at that.
-    Raises BadInputError if there is neither one row of noise nor one for every frame.
+    first: the number of the first frame. It is ignored if the latent itself says which frames it
+    holds (`batch_index`).
+    Raises BadInputError unless there is one row of noise or one row per frame.
     """
     frames = latent["samples"].shape[0]
     if "batch_index" in latent and len(latent["batch_index"]) != frames:
         raise BadInputError(
             "latent_image",
-            f"its batch_index names {len(latent['batch_index'])} frames, and it holds {frames}.",
+            f"its batch_index names {len(latent['batch_index'])} frames, but it holds {frames}.",
             "Take it from a node that keeps both together, such as LatentFromBatch.",
         )
     drawn = _drawn(noise, latent, 0 if "batch_index" in latent else first)
@@ -96,7 +100,7 @@ def noise_from(noise, latent: dict, first: int) -> torch.Tensor:
 
 
 def _drawn(noise, latent: dict, first: int) -> torch.Tensor:
-    """What a NOISE gives for frames of a clip that begin at frame `first`."""
+    """Return what a NOISE draws for frames of a clip that begin at frame `first`."""
     samples = latent["samples"]
     if first == 0 or isinstance(noise, (ClipNoise, Noise_EmptyNoise)):
         return noise.generate_noise(latent)
@@ -108,16 +112,16 @@ def _drawn(noise, latent: dict, first: int) -> torch.Tensor:
             return comfy.sample.prepare_noise_inner(like, generator)
 
         return later_rows(draw, len(samples), first)
-    # Nothing is known of how it draws, so it is asked for the whole clip up to here.
+    # It is not known how this NOISE draws, so it must draw the whole clip up to here.
     before = samples.new_zeros(first, *samples.shape[1:])
     return noise.generate_noise({**latent, "samples": torch.cat((before, samples))})[first:]
 
 
 def later_rows(draw: Callable[[int], torch.Tensor], rows: int, first: int) -> torch.Tensor:
-    """The rows that a clip of normal noise has from row `first` on.
+    """Return the rows that a clip of normal noise has from row `first` on.
 
-    draw: gives a number of further rows, (n, ...). Bit for bit the rows of the whole clip drawn
-    at once, in memory that does not grow with `first`.
+    draw: a function that returns the next n rows, (n, ...). The result equals, bit for bit, the
+    rows of the whole clip drawn at once, and the memory does not grow with `first`.
     """
     for _ in range(first // FRAMES_PASSED_OVER):
         draw(FRAMES_PASSED_OVER)
@@ -126,10 +130,10 @@ def later_rows(draw: Callable[[int], torch.Tensor], rows: int, first: int) -> to
 
 
 def mask_noise(sampler, seed: int, latent: torch.Tensor, first: int) -> torch.Tensor | None:
-    """The noise that a sampler itself draws for the area outside a noise mask, for a clip.
+    """Return the noise that a sampler itself draws for the area outside a noise mask, for a clip.
 
-    latent: (frames, channels, height, width), as is the noise. first: number of the first
-    frame. None for samplers, all but ddim, that use the noise they are given.
+    latent: (frames, channels, height, width). The noise has the same shape. first: the number of
+    the first frame. Returns None for samplers that use the given noise, which are all but ddim.
     """
     if not getattr(sampler, "inpaint_options", {}).get("random", False):
         return None
@@ -144,7 +148,7 @@ def mask_noise(sampler, seed: int, latent: torch.Tensor, first: int) -> torch.Te
 def with_mask_noise(sampler, noise: torch.Tensor):
     """Return a SAMPLER that uses `noise` outside a noise mask; `sampler` stays as it is.
 
-    noise: (frames, channels, height, width) for the frames that will be sampled.
+    noise: the noise for the frames that will be sampled, (frames, channels, height, width).
     """
 
     def sample(model, x, *args, **kwargs):

@@ -1,8 +1,8 @@
-"""Which frames of a clip a latent holds, told by its noise.
+"""Find out from the noise which frames of a clip a latent holds.
 
-Stock sampler nodes hand on noise and seed, but not the `batch_index` that says which frames of a
-longer clip a latent holds (LatentFromBatch). The stock nodes draw a frame's noise as its number
-says, so that the noise itself tells the numbers.
+Stock sampler nodes pass on noise and seed, but not the `batch_index` that says which frames of a
+longer clip a latent holds (LatentFromBatch). The stock nodes draw the noise of each frame by the
+frame's number, so the number can be found from the noise.
 """
 
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from torch import Tensor
 
 from .clip_noise import later_rows
 
-# Random numbers that may be drawn to find the frames: two seconds of one core.
+# How many random numbers may be drawn to find the frames, which takes one core two seconds.
 MOST_NUMBERS = 200_000_000
 
 
 def numbers_of(noise: Tensor, seed: int, first: int) -> Sequence[int]:
-    """The frames whose noise this is, by their numbers in the clip.
+    """Return the numbers in the clip of the frames that have this noise.
 
-    noise: (frames, channels, height, width), none of which is all zeros. seed: that it may have
-    been drawn from. first: number of the first frame where the noise does not tell, as it was
-    drawn by something else than ComfyUI's nodes.
+    noise: (frames, channels, height, width); no frame is all zeros. seed: the seed that it may have
+    been drawn from. first: the number of the first frame, used if the noise was not drawn by
+    ComfyUI's nodes and therefore does not show the numbers.
     """
     noise = noise.cpu()
     usual = range(first, first + len(noise))
@@ -31,7 +31,7 @@ def numbers_of(noise: Tensor, seed: int, first: int) -> Sequence[int]:
 
 
 def _is_whole_clip(noise: Tensor, seed: int, first: int) -> bool:
-    """Whether noise is that of all frames from `first` on, which were drawn at once."""
+    """Return whether this is the noise of consecutive frames from `first` on, drawn at once."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(rows: int) -> Tensor:
@@ -41,7 +41,7 @@ def _is_whole_clip(noise: Tensor, seed: int, first: int) -> bool:
 
 
 def _told(noise: Tensor, seed: int) -> list[int] | None:
-    """The number of the draw that each row of noise is, or None if one of them is not found."""
+    """Return the draw number of each row of noise, or None if a row is not found."""
     places: dict[float, list[int]] = {}
     for place, row in enumerate(noise):
         places.setdefault(float(row.flatten()[0]), []).append(place)

@@ -1,13 +1,13 @@
-"""Random numbers that are drawn for each frame by itself, whoever draws them.
+"""Draw random numbers for each frame by itself, no matter which code draws them.
 
-Samplers, guidance functions and models draw noise for a whole batch at once, so that a frame's
-noise depends on how many frames are run with it. While the mode of this file is active, a draw
-that has one row per frame is made row by row: what a frame gets depends on the seed, on the
-frame's number and on the draws before it, and neither on the order of work nor on the batch.
+Samplers, guidance functions and models draw noise for a whole batch at once, so a frame's noise
+depends on how many frames are run with it. While the mode of this file is active, a draw that has
+one row per frame is made row by row. What a frame gets then depends on the seed, on the frame's
+number and on earlier draws, but neither on the order of work nor on the batch.
 
-Draw number 0 is made by the very generator that was asked, so it is what ComfyUI draws for a
-batch of one frame. Every other row has a generator of its own, on the CPU, whose seed comes from
-the state that the asked generator had and from the draw's number.
+Draw number 0 is made by the generator that was asked, so it equals what ComfyUI draws for a batch
+of one frame. Every other draw has its own generator on the CPU. Its seed comes from the state of
+the generator that was asked and from the draw's number.
 """
 
 import functools
@@ -26,33 +26,33 @@ Fill = Callable[[Tensor, torch.Generator], Tensor]
 class RowNoise(TorchFunctionMode):
     """While this mode is active, noise with one row per frame is drawn row by row.
 
-    It is not active in calls of the model (`paused`), which thereby cost nothing more.
+    It is paused in calls of the model, so that these do not become slower.
     """
 
     def __init__(
         self, draws: Callable[[], Sequence[int]], shape: Sequence[int], seed: int | None
     ) -> None:
-        """draws: tells for each row which draw it gets; equal numbers get equal noise.
+        """draws: returns the draw number of each row; rows with equal numbers get equal noise.
 
-        It is asked at the first draw, since finding the numbers can take time. shape: of the
-        latent, (rows, channels, height, width) or with more dimensions. seed: of the sampling,
-        from which torch's own generator starts; None leaves that one as it is.
+        It is called at the first draw, because finding the numbers can take time. shape: the shape
+        of the latent, (rows, channels, height, width) or with more dimensions. seed: the seed of
+        the sampling, from which torch's own generator starts; None leaves that generator as it is.
         """
         super().__init__()
         self._find_draws = draws
         self.shape = tuple(shape)
         self.seed = seed
-        # Called with a torch function, its positional and its named arguments; see `watching`.
+        # It gets a torch function, its positional and its named arguments; see `watching`.
         self._watch: Callable[[Callable, tuple, dict], None] | None = None
 
     @functools.cached_property
     def draws(self) -> tuple[int, ...]:
-        """For each row, which draw it gets."""
+        """The draw number of each row."""
         with self.paused():
             return tuple(self._find_draws())
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        """Make a draw row by row if it has one row per frame; do anything else as ever."""
+        """Make a draw row by row if it has one row per frame; leave all other calls unchanged."""
         kwargs = kwargs or {}
         if self._watch is not None:
             self._watch(function, args, kwargs)
@@ -61,9 +61,9 @@ class RowNoise(TorchFunctionMode):
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Draw row by row, with torch's generators started from the seed and put back later.
+        """Draw row by row, with torch's generators started from the seed and restored afterwards.
 
-        The start is where ComfyUI's own samplers are after they have drawn a frame's noise.
+        They start in the state that they have in ComfyUI after it has drawn one frame's noise.
         """
         if self.seed is None:
             with self:
@@ -78,9 +78,9 @@ class RowNoise(TorchFunctionMode):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Let everything in here run as if the mode was not there."""
+        """Run everything in this context as if the mode were not there."""
         on_top = torch.overrides._get_current_function_mode() is self
-        if not on_top:  # it is not active, or somebody else's mode lies on it, which stays
+        if not on_top:  # it is not active, or another mode was put on top and must stay
             yield
             return
         self.__exit__(None, None, None)
@@ -91,9 +91,9 @@ class RowNoise(TorchFunctionMode):
 
     @contextmanager
     def watching(self, watch: Callable[[Callable, tuple, dict], None] | None) -> Iterator[None]:
-        """Show every torch function that is called to `watch`, which may raise an error.
+        """Pass every call of a torch function to `watch`, which may raise an error.
 
-        None for nobody.
+        None means that nothing is watched.
         """
         before, self._watch = self._watch, watch
         try:
@@ -104,8 +104,8 @@ class RowNoise(TorchFunctionMode):
     def draw(self, shape, dtype, device, generator: torch.Generator | None, fill: Fill):
         """Draw each row by itself.
 
-        Returns a tensor of `shape`, or None if a draw of this shape has no row for every frame:
-        a latent has as many dimensions, and as many rows.
+        Returns a tensor of `shape`, or None if such a draw does not have one row per frame, which
+        means as many dimensions and as many rows as the latent.
         """
         shape = tuple(shape)
         if len(shape) != len(self.shape) or shape[0] != self.shape[0]:
@@ -113,7 +113,7 @@ class RowNoise(TorchFunctionMode):
         row = (1, *shape[1:])
         generator = generator or torch.default_generator
         state = generator.get_state()
-        # Made in any case, so that the generator goes on from the same place for all frames.
+        # This is always drawn, so that the generator continues in the same state for all frames.
         first = fill(torch.empty(row, dtype=dtype, device=generator.device), generator)
         made = {0: first}
         for number in set(self.draws) - {0}:
@@ -123,10 +123,10 @@ class RowNoise(TorchFunctionMode):
 
 
 def _seed_from(state: Tensor, number: int) -> int:
-    """A seed for a draw, from the state of the generator that was asked for it."""
+    """Return a seed for a draw, made from the state of the generator that was asked."""
     digest = hashlib.blake2b(state.numpy().tobytes(), digest_size=8)
     digest.update(number.to_bytes(8, "little"))
-    return int.from_bytes(digest.digest(), "little") >> 1  # seeds are signed numbers of 64 bits
+    return int.from_bytes(digest.digest(), "little") >> 1  # seeds are signed 64-bit numbers
 
 
 def _normal(tensor: Tensor, generator: torch.Generator) -> Tensor:
@@ -138,7 +138,7 @@ def _uniform(tensor: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _new(fill: Fill) -> Callable:
-    """For torch.randn and torch.rand."""
+    """Return a replacement of torch.randn or torch.rand."""
 
     def draw(mode: RowNoise, *size, generator=None, dtype=None, device=None, **kwargs):
         if kwargs.get("out") is not None:
@@ -152,7 +152,7 @@ def _new(fill: Fill) -> Callable:
 
 
 def _like(fill: Fill) -> Callable:
-    """For torch.randn_like and torch.rand_like."""
+    """Return a replacement of torch.randn_like or torch.rand_like."""
 
     def draw(mode: RowNoise, like: Tensor, *, generator=None, dtype=None, device=None, **kwargs):
         return mode.draw(like.shape, dtype or like.dtype, device or like.device, generator, fill)
@@ -161,7 +161,7 @@ def _like(fill: Fill) -> Callable:
 
 
 def _in_place(name: str) -> Callable:
-    """For Tensor.normal_ and Tensor.uniform_."""
+    """Return a replacement of Tensor.normal_ or Tensor.uniform_."""
 
     def draw(mode: RowNoise, tensor: Tensor, *args, generator=None, **kwargs):
         def fill(empty: Tensor, own: torch.Generator) -> Tensor:
@@ -174,7 +174,7 @@ def _in_place(name: str) -> Callable:
 
 
 def _of_mean_and_deviation(mode: RowNoise, mean, std=1.0, size=None, *, generator=None, **kwargs):
-    """For torch.normal, of numbers with a size or of tensors."""
+    """Replace torch.normal, both for numbers with a size and for tensors."""
     if kwargs.get("out") is not None:
         return None
     tensors = [value for value in (mean, std) if isinstance(value, Tensor)]

@@ -1,12 +1,12 @@
-"""Noise that samplers add on their way (ancestral, SDE): drawn for each frame by itself.
+"""Draw the noise that samplers add during sampling (ancestral, SDE) for each frame by itself.
 
-ComfyUI draws it for a whole batch at once, so that a frame's noise depends on how many frames
-are run with it. Here it depends on the seed and the frame's number alone. Two things see to it:
+ComfyUI draws it for a whole batch at once, so a frame's noise depends on how many frames are run
+with it. Here it depends only on the seed and the frame's number. Two things ensure that:
 
-- A sampler function that takes a `noise_sampler` is given one. What frame 0 gets from it is what
-  the stock sampler gives a batch of one frame on a CPU.
-- Whatever else is drawn while a sampler function runs goes through `RowNoise`: by samplers that
-  other samplers call, by samplers that draw from torch's own generator, by guidance functions.
+- A sampler function that takes a `noise_sampler` gets one. From it, frame 0 gets the noise that
+  the stock sampler gives to a batch of one frame on a CPU.
+- All other draws while a sampler function runs go through `RowNoise`: those of samplers that other
+  samplers call, of samplers that use torch's own generator, and of guidance functions.
 """
 
 import functools
@@ -22,15 +22,15 @@ from ..model.owners import innermost
 from .clip_noise import with_function
 from .row_noise import RowNoise
 
-OPTION = "noise_sampler"  # what sampler functions call it
+OPTION = "noise_sampler"  # the name of the argument of sampler functions
 
 
 def with_frame_noise(sampler, seed: int | None, noise: RowNoise):
     """Return a SAMPLER that draws its own noise frame by frame; `sampler` stays as it is.
 
-    seed: of the sampling. noise: the mode of this sampling, which knows which draw each frame
-    gets. Returns `sampler` itself if it has no sampler function; the mode must then be active
-    around all of it.
+    seed: the seed of the sampling. noise: the mode of this sampling, which knows each frame's draw
+    number. Returns `sampler` itself if it has no sampler function; the mode must then be active
+    during the whole sampling.
     """
     function = getattr(sampler, "sampler_function", None)
     if function is None:
@@ -52,17 +52,17 @@ def with_frame_noise(sampler, seed: int | None, noise: RowNoise):
 
 
 def takes_noise_sampler(function) -> bool:
-    """Whether a sampler function can be given a noise sampler, and has none of its own yet."""
+    """Return whether a sampler function takes a noise sampler and does not have one yet."""
     if OPTION in (getattr(function, "keywords", None) or {}):
-        return False  # a functools.partial
+        return False  # it is a functools.partial that has one
     try:
         return OPTION in inspect.signature(function).parameters
-    except (TypeError, ValueError):  # what is not written in Python need not have a signature
+    except (TypeError, ValueError):  # functions not written in Python may have no signature
         return False
 
 
 def function_name(function) -> str:
-    """The name of a sampler function, or of what a partial or an object stands for."""
+    """Return the name of a sampler function, of the function in a partial, or of a class."""
     function = innermost(function)
     return getattr(function, "__name__", type(function).__name__)
 
@@ -71,9 +71,10 @@ NoiseSampler = Callable[[Tensor, Tensor], Tensor]
 
 
 def _frame_noise(begin, x: Tensor, sigmas: Tensor, seed: int, noise: RowNoise) -> NoiseSampler:
-    """A noise sampler for the rows of x, each of which gets its draw of the sampling.
+    """Return a noise sampler that gives each row of x its own draw.
 
-    It is not made before the first draw: a sampler that has no step to do draws nothing.
+    The samplers behind it are made at the first draw, because a sampler without steps draws
+    nothing.
     """
     places = {draw: place for place, draw in enumerate(dict.fromkeys(noise.draws))}
     rows = [places[draw] for draw in noise.draws]
@@ -90,7 +91,10 @@ def _frame_noise(begin, x: Tensor, sigmas: Tensor, seed: int, noise: RowNoise) -
 
 
 def _independent(x: Tensor, sigmas: Tensor, seeds: Sequence[int]) -> NoiseSampler:
-    """Standard normal noise like x, one seed per row; drawn on the CPU, the same everywhere."""
+    """Return a sampler of standard normal noise in the shape of x, with one seed per row.
+
+    It draws on the CPU, so the noise is the same on every device.
+    """
     generators = [torch.Generator().manual_seed(seed + 1) for seed in seeds]  # as stock on a CPU
 
     def draw(sigma: Tensor, sigma_next: Tensor) -> Tensor:
@@ -101,17 +105,17 @@ def _independent(x: Tensor, sigmas: Tensor, seeds: Sequence[int]) -> NoiseSample
 
 
 def _brownian(x: Tensor, sigmas: Tensor, seeds: Sequence[int]) -> NoiseSampler:
-    """Noise that fits together where a sampler asks for overlapping steps, one tree per row."""
+    """Return a sampler whose noise is consistent over overlapping steps, with one tree per row."""
     positive = sigmas[sigmas > 0]
     return BrownianTreeNoiseSampler(x, positive.min(), positive.max(), seed=[*seeds], cpu=True)
 
 
 def _is_brownian(function) -> bool:
-    """Whether ComfyUI's sampler takes its noise from a Brownian tree."""
+    """Return whether ComfyUI's sampler takes its noise from a Brownian tree."""
     name = function_name(function)
     return name.startswith("sample_dpmpp") and "sde" in name
 
 
 def _seed(seed: int, number: int) -> int:
-    """A seed for each draw; the first is the run's, others share none with other runs."""
+    """Return the seed of a draw. Draw 0 has the run's seed; other seeds occur in no other run."""
     return seed if number == 0 else Random(f"{seed} {number}").getrandbits(63)

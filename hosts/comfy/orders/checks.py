@@ -1,4 +1,4 @@
-"""What is refused before a sampling begins, in either order."""
+"""Checks that refuse a sampling before it begins, in either order."""
 
 import logging
 
@@ -15,7 +15,7 @@ log = logging.getLogger("crossframe")
 
 
 def check_sampling(guider, conds: dict[str, list[dict]], latent: torch.Tensor, way: str) -> None:
-    """Refuse, before sampling, what would come out wrong; say so if there is nothing to do.
+    """Refuse inputs that would give wrong frames; log if there is nothing to do.
 
     guider: a guider whose MODEL carries settings. conds: its cond dicts by input name.
     latent: (frames, channels, height, width). way: PER_STEP or FRAME_BY_FRAME.
@@ -34,14 +34,14 @@ def check_sampling(guider, conds: dict[str, list[dict]], latent: torch.Tensor, w
 
 
 def check_frame_by_frame(guider, latent: torch.Tensor, sampler, noise_mask) -> None:
-    """Refuse what cannot be sampled frame by frame.
+    """Refuse inputs that cannot be sampled frame by frame.
 
     noise_mask: None, or (rows, 1, height, width). Raises BadInputError.
     """
     if carried_by(guider.model_options) is None:
         raise BadInputError(
             "model",
-            "its MODEL carries no cross-frame attention.",
+            "the MODEL carries no cross-frame attention.",
             f"Put a {NODE} node before it.",
         )
     check_sampling(guider, guider.original_conds, latent, FRAME_BY_FRAME)
@@ -50,7 +50,7 @@ def check_frame_by_frame(guider, latent: torch.Tensor, sampler, noise_mask) -> N
     if function_name(getattr(sampler, "sampler_function", None)) == "dpm_adaptive_function":
         raise BadInputError(
             "sampler",
-            "dpm_adaptive chooses steps for each frame anew, so frames have no steps in common.",
-            "Choose another sampler, or use a stock sampler node with the same MODEL: there "
+            "dpm_adaptive chooses other steps for each frame, so frames have no steps in common.",
+            "Choose another sampler, or use a stock sampler node with the same MODEL, where "
             "all frames share their steps.",
         )

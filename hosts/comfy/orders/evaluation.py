@@ -25,8 +25,8 @@ Conds = list[list[dict] | None]
 def evaluate_clip(executor, model, conds, x, timestep, model_options):
     """CALC_COND_BATCH wrapper: one evaluation of the model on all frames, batch by batch.
 
-    conds: lists of cond dicts by cond index. x: (frames, channels, height, width) of the frames
-    that are being sampled. timestep: (frames,) sigmas.
+    conds: lists of cond dicts by cond index. x: the latents of the frames that are being sampled,
+    (frames, channels, height, width). timestep: sigmas, (frames,).
     Returns one prediction for x per cond index.
     """
     carried = carried_by(model_options)
@@ -51,9 +51,10 @@ def evaluate_clip(executor, model, conds, x, timestep, model_options):
 
 
 def change_prediction(executor, x, timestep, model_options, seed):
-    """PREDICT_NOISE wrapper: what step operations make of the prediction after guidance.
+    """PREDICT_NOISE wrapper: apply step operations to the prediction after guidance.
 
-    Guidance is tried before sampling, and is not watched as the sampler is.
+    Calls of torch are not watched in here. That is done for the sampler only, while guidance is
+    tried before sampling.
     """
     run = run_of(model_options)
     if run is None:
@@ -64,23 +65,23 @@ def change_prediction(executor, x, timestep, model_options, seed):
 
 
 def operated(run: ComfyRun, moment: Moment, x0: Tensor, timestep: Tensor) -> Tensor:
-    """Return a prediction for the sampled frames after the run's step operations."""
+    """Return a prediction for the sampled frames after applying the run's step operations."""
     places = run.facts.places(sampled_frames(run))
     return applied(run.facts.operations, moment, x0, places, float(timestep[0]))
 
 
 def sampled_frames(run: ComfyRun) -> Sequence[int]:
-    """Return the numbers of the frames that are being sampled, one for every row of a latent."""
+    """Return the numbers of the frames that are being sampled, one for each row of the latent."""
     if isinstance(run.lead, FrameByFrame):
         return run.lead.frames
     return range(run.facts.order.start, run.facts.order.frames)
 
 
 def begin_step(run: ComfyRun, model, x: Tensor, timestep: Tensor) -> Sequence[tuple[int, ...]]:
-    """Begin a step of a run, and return the frames of each batch in it.
+    """Begin a step of a run, and return the frames of each of its batches.
 
     Raises RuntimeError if x does not hold these frames, StepMismatchError if frames of one
-    run go different ways.
+    run take different steps.
     """
     if isinstance(run.lead, FrameByFrame):
         run.lead.next_step(float(timestep[0]))
@@ -91,8 +92,8 @@ def begin_step(run: ComfyRun, model, x: Tensor, timestep: Tensor) -> Sequence[tu
     expected = sum(map(len, batches))
     if x.shape[0] != expected:
         raise RuntimeError(
-            f"{NODE}: another node evaluates the model on {x.shape[0]} frames where the clip "
-            f"has {expected}, so it cannot be told which frames they are. Remove that node."
+            f"{NODE}: another node evaluates the model on {x.shape[0]} frames, but there should "
+            f"be {expected}, so it is not known which frames they are. Remove that node."
         )
     return batches
 
@@ -100,7 +101,10 @@ def begin_step(run: ComfyRun, model, x: Tensor, timestep: Tensor) -> Sequence[tu
 def _decided_over_clip(
     run: ComfyRun, conds: Conds, x: Tensor, timestep: Tensor, frames: Sequence[int], batches: int
 ) -> Conds:
-    """Return conds without default prompts; if all frames are run at once, ComfyUI decides."""
+    """Return conds with default prompts resolved, unless all frames are run at once.
+
+    In that case ComfyUI itself decides over the whole clip.
+    """
     if not run.facts.one_frame and batches == 1:
         return conds
     places = run.facts.places(frames)
@@ -110,9 +114,9 @@ def _decided_over_clip(
 def layers_in_use(run: ComfyRun, timestep: Tensor, model_options: dict) -> frozenset[Layer]:
     """Return the layers where cross-frame attention acts in an evaluation.
 
-    There are none outside the chosen part of the denoising. Where another patch has replaced a
-    layer's attention (PAG, SAG, ...) the layer is left to it, since such patches count on as many
-    keys as queries.
+    There are none outside the chosen part of the denoising. A layer whose attention another patch
+    has replaced (PAG, SAG, ...) is left to that patch, because such patches need as many keys as
+    queries.
     """
     settings = run.facts.settings
     full_range = settings.start_percent <= 0 and settings.end_percent >= 1
@@ -124,8 +128,8 @@ def layers_in_use(run: ComfyRun, timestep: Tensor, model_options: dict) -> froze
 def _run_batch(run_model, run: ComfyRun, conds, part, batch, layers, model_options):
     """Run the model on a batch of frames.
 
-    run_model: called with conds, x, timestep and options. part: (x, timestep) of these frames.
-    batch: their numbers. Returns a prediction per cond index.
+    run_model: a function of conds, x, timestep and options. part: (x, timestep) of these frames.
+    batch: their numbers. Returns one prediction per cond index.
     """
     rows, places = run.facts.rows, run.facts.places(batch)
     conds = conds_of_frames(conds, places, rows, run.controls)

@@ -1,8 +1,8 @@
 """Sample the frames of a clip one after another: the first STOREs, later ones LOAD.
 
-One guider samples every frame, each time with that frame's latent, noise, mask and conds; a
+One guider samples every frame, each time with that frame's latent, noise, mask and conds. A
 `ComfyRun` carries what frames leave for later frames from one sampling to the next. Frames that
-need one another (a group, see `attention/painting_order.py`) are sampled together.
+need one another form a group (see `attention/painting_order.py`) and are sampled together.
 """
 
 import copy
@@ -42,10 +42,10 @@ log = logging.getLogger("crossframe")
 class Clip:
     """What is sampled.
 
-    noise, latent: (frames, channels, height, width). mask: where the latent is painted, None or
-    (rows, 1, height, width) with one row for all frames or one per frame. numbers: of the frames
-    in the whole clip, None if they follow those of the state. one_noise: whether all frames share
-    their noise, and what the sampler adds to it.
+    noise, latent: (frames, channels, height, width). mask: where the latent is painted; None or
+    (rows, 1, height, width) with one row for all frames or one per frame. numbers: the numbers of
+    the frames in the whole clip, or None if they follow those of the state. one_noise: whether all
+    frames share their noise and what the sampler adds to it.
     """
 
     noise: Tensor
@@ -56,7 +56,7 @@ class Clip:
 
     @property
     def frames(self) -> int:
-        """How many frames it has."""
+        """The number of frames."""
         return len(self.latent)
 
     def mask_of(self, places: Sequence[int]) -> Tensor | None:
@@ -66,9 +66,9 @@ class Clip:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How it is sampled: ComfyUI's GUIDER, SAMPLER and SIGMAS, and a seed.
+    """How a clip is sampled: ComfyUI's GUIDER, SAMPLER and SIGMAS, and a seed.
 
-    The guider's MODEL carries cross-frame attention; the guider is left as it is.
+    The guider's MODEL carries cross-frame attention. The guider itself is never changed.
     """
 
     guider: Any
@@ -79,10 +79,10 @@ class Sampling:
 
 @dataclass(frozen=True)
 class SampledFrames:
-    """Finished frames, like the latent they come from, and what they leave.
+    """Finished frames, in the shape of the latent they come from, and what they leave.
 
-    x0: the last denoised estimates, None if the sampler shows none. state: None unless wanted.
-    report: what was done and what it took, in words.
+    x0: the last denoised estimates, or None if the sampler shows none. state: a state if one is
+    wanted, otherwise None. report: a text about what was done and how much memory it took.
     """
 
     samples: Tensor
@@ -99,8 +99,8 @@ def sample_frames(
 ) -> SampledFrames:
     """Sample the frames of a latent one by one.
 
-    record: where finished frames are kept until all are finished, and where those of an
-    interrupted run are found. Raises BadInputError before any sampling.
+    record: keeps finished frames on disk until all are finished, and holds those of an interrupted
+    run. Raises BadInputError before any sampling.
     """
     check_frame_by_frame(sampling.guider, clip.latent, sampling.sampler, clip.mask)
     run, taken = _begin(clip, sampling, continuation, record)
@@ -130,7 +130,7 @@ def sample_frames(
 def _begin(
     clip: Clip, sampling: Sampling, continuation: Continuation, record: Record | None
 ) -> tuple[ComfyRun[FrameByFrame], Taken | None]:
-    """Begin a run, and find what is taken up of one that was interrupted."""
+    """Begin a run, and find the finished frames of an interrupted run."""
     origin = taken = None
     if continuation.has_origin or record is not None:
         origin = Origin.of(sampling.guider, clip.noise, sampling.sampler, sampling.sigmas)
@@ -191,17 +191,17 @@ class _Painter:
         return samples, None if x0 is None else x0.cpu()
 
     def close(self) -> None:
-        """Let go of the console's line."""
+        """Close the progress bar."""
         self._progress.close()
 
     def _sampler(self, places: Sequence[int]):
-        """Return the SAMPLER, with the noise of these frames for the area outside of the mask."""
+        """Return the SAMPLER with these frames' noise for the area outside the mask."""
         if self._mask_noise is None:
             return self.sampling.sampler
         return with_mask_noise(self.sampling.sampler, take(self._mask_noise, places))
 
     def _guider(self):
-        """Return a copy of the guider with the run, and the current frames' rows of its conds."""
+        """Return a copy of the guider with the run and the current frames' rows of its conds."""
         run, guider = self.run, self.sampling.guider
         single = copy.copy(guider)
         conds, places = self._conds, run.facts.places(run.lead.frames)
@@ -212,9 +212,9 @@ class _Painter:
 
 
 def _clip_conds(guider, latent: Tensor) -> dict[str, list[dict]]:
-    """Return the guider's conds with areas and masks worked out over the whole clip.
+    """Return the guider's conds with areas and masks resolved over the whole clip.
 
-    A cond area that follows the bounds of its masks must be the same for every frame.
+    A cond's area that follows the bounds of its masks must be the same for every frame.
     """
     clip = {}
     for name, conds in guider.original_conds.items():
@@ -245,7 +245,7 @@ def _outcome(
 
 
 def _report(run: ComfyRun, held: str) -> str:
-    """Say what was done. held: what the bank held."""
+    """Say what was done. held: a text about what the bank held."""
     untried = "".join(
         f"\nIt could not be tried whether {owner} treats the frames of a clip alike."
         for owner in (run.verdict.untried if run.verdict is not None else ())
@@ -253,8 +253,8 @@ def _report(run: ComfyRun, held: str) -> str:
     missed = ""
     if run.core.has_missed:
         missed = (
-            "\nSome prompts found nothing to look at, since they were not run in the same places "
-            "at the same steps before; there frames looked at themselves."
+            "\nSome prompts found nothing to look at, because they had not been run in the same "
+            "places at the same steps before. There, frames looked at themselves."
         )
     count = "1 frame" if run.facts.rows == 1 else f"{run.facts.rows} frames"
     return f"{count}, {run.facts.settings}; {held}{untried}{missed}"

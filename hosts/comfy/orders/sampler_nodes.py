@@ -1,4 +1,4 @@
-"""What the sampler nodes do: the stock nodes' preparation around sampling frame by frame."""
+"""The work of the sampler nodes: the stock nodes' preparation around sampling frame by frame."""
 
 from dataclasses import dataclass, replace
 
@@ -17,15 +17,15 @@ from ..state.record import open_record
 from .frame_by_frame import Clip, Sampling, sample_frames
 
 ON, OFF = "enable", "disable"  # as the stock KSamplerAdvanced calls them
-LAST_STEP = 10000  # the most steps that there are, as there
+LAST_STEP = 10000  # the largest step number, also as in KSamplerAdvanced
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """What a sampler node gives: two LATENTs, a state if one is wanted, and a report in words.
+    """The outputs of a sampler node: two LATENTs, a state if one is wanted, and a report in words.
 
-    denoised: the last denoised estimates; `output` itself where a sampler shows none. report: one
-    line about what was done, and one for each thing that is not as the user may want it.
+    denoised: the last denoised estimates, or `output` itself if the sampler shows none. report:
+    one line about what was done, and one for each thing that is not as the user may want it.
     """
 
     output: dict
@@ -35,14 +35,14 @@ class Sampled:
 
 
 class NoNoise:
-    """What the stock KSamplerAdvanced takes for noise if it is to add none."""
+    """The noise that the stock KSamplerAdvanced uses if it is to add none."""
 
     def __init__(self, seed: int) -> None:
-        """seed: of the noise that a sampler adds on its way."""
+        """seed: the seed of the noise that a sampler adds during sampling."""
         self.seed = seed
 
     def generate_noise(self, latent: dict):
-        """Return zeros like latent["samples"]."""
+        """Return zeros in the shape of latent["samples"]."""
         return torch.zeros_like(latent["samples"], device="cpu")
 
 
@@ -50,7 +50,7 @@ class NoNoise:
 class Stage:
     """Which steps a KSampler node takes, and what it does with noise before and after them.
 
-    The fields are the inputs that the stock KSamplerAdvanced has and KSampler has not.
+    The fields are the inputs that the stock KSamplerAdvanced has in addition to KSampler's.
     """
 
     add_noise: str = ON
@@ -77,7 +77,8 @@ def sample_ksampler(
 ) -> Sampled:
     """Do what the stock KSampler and KSamplerAdvanced do, frame by frame.
 
-    Steps are counted as `denoise` leaves them, as in ComfyUI's function behind both nodes.
+    The steps of `stage` count the steps that remain after `denoise`, as in ComfyUI's function
+    behind both nodes.
     """
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)
@@ -96,10 +97,11 @@ def sample_ksampler(
 
 
 def part_of(sigmas: torch.Tensor, start: int, end: int, leftover: bool) -> torch.Tensor:
-    """The noise levels of the steps from `start` to right before `end`, as KSamplerAdvanced has it.
+    """Return the noise levels of the steps from `start` to right before `end`.
 
-    sigmas: (steps + 1,) noise levels of all steps. leftover: whether the noise that is left at
-    `end` stays; otherwise the last step takes all of it away. Empty if there are no such steps.
+    They are those that KSamplerAdvanced uses. sigmas: the noise levels of all steps, (steps + 1,).
+    leftover: whether the noise that is left at `end` stays; otherwise the last step removes all of
+    it. Returns an empty tensor if there are no such steps.
     """
     if end < len(sigmas) - 1:
         sigmas = sigmas[: end + 1].clone()
@@ -109,9 +111,9 @@ def part_of(sigmas: torch.Tensor, start: int, end: int, leftover: bool) -> torch
 
 
 def as_intermediate(samples: torch.Tensor) -> torch.Tensor:
-    """Latents in the precision and on the device that the stock KSampler hands them on in."""
+    """Return latents in the precision and on the device that the stock KSampler returns."""
     management = comfy.model_management
-    # Older versions of ComfyUI know one precision only.
+    # Older versions of ComfyUI use only one precision.
     dtype = getattr(management, "intermediate_dtype", lambda: samples.dtype)()
     return samples.to(device=management.intermediate_device(), dtype=dtype)
 
@@ -127,8 +129,8 @@ def sample_custom(
 ) -> Sampled:
     """Do what the stock SamplerCustomAdvanced does, frame by frame.
 
-    resuming_node: the class that ComfyUI executes, if finished frames are to outlive an
-    interruption; otherwise None.
+    resuming_node: the class that ComfyUI executes, if finished frames are to survive an
+    interruption, otherwise None.
     """
     latent = _prepared(latent, guider.model_patcher)
     continuation = with_state_of_model(guider, continuation)
@@ -142,7 +144,7 @@ def sample_custom(
     sampled = sample_frames(clip, sampling, continuation, record)
     if record is not None:
         record.discard()
-    # Where frames are only looked at, samplers may still leave some of the noise in them.
+    # If frames are only looked at, the sampler may still have left some noise in its result.
     samples = clip.latent if continuation.reference_only else sampled.samples
     output = denoised = {**latent, "samples": samples.to(sampled.samples)}
     if sampled.x0 is not None:
@@ -155,7 +157,7 @@ def sample_custom(
 
 
 def _prepared(latent: dict, model) -> dict:
-    """Return a LATENT with as many channels as a model needs, as the stock nodes make it."""
+    """Return a LATENT with as many channels as a model needs, as the stock nodes do."""
     latent = latent.copy()
     ratio = latent.pop("downscale_ratio_spacial", None)
     latent.pop("downscale_ratio_temporal", None)
@@ -164,9 +166,9 @@ def _prepared(latent: dict, model) -> dict:
 
 
 def _clip(noise, latent: dict, first: int) -> Clip:
-    """Return the clip in a LATENT with its noise. first: number of its first frame."""
+    """Return the clip in a LATENT with its noise. first: the number of its first frame."""
     drawn, mask = noise_from(noise, latent, first), latent.get("noise_mask")
-    if mask is not None:  # rows of masks come in as many shapes as there are nodes
+    if mask is not None:  # nodes give masks in different shapes
         mask = mask.reshape(-1, 1, *mask.shape[-2:])
     return Clip(
         drawn,
@@ -178,7 +180,7 @@ def _clip(noise, latent: dict, first: int) -> Clip:
 
 
 def _contents(state: ComfyState | None) -> list | None:
-    """Return what tells one state from another: all that it holds."""
+    """Return everything in a state as plain data, so that different states can be told apart."""
     if state is None:
         return None
     kept = [

@@ -1,7 +1,7 @@
 """The wrappers around ComfyUI's samplers that a patched MODEL carries.
 
-They serve both orders and have no state: whatever changes lives in a `ComfyRun`, which is born
-when a sampling starts and gone when it ends.
+They serve both orders and have no state. Everything that changes lives in a `ComfyRun`, which is
+made when a sampling starts and dropped when it ends.
 """
 
 from contextlib import ExitStack
@@ -30,7 +30,7 @@ from .checks import check_sampling
 
 
 def run_sampling(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
-    """OUTER_SAMPLE wrapper: give a sampling its run, and take it away in any case.
+    """OUTER_SAMPLE wrapper: give a sampling its run, and take it away however the sampling ends.
 
     Samplings of single frames that belong to a longer run bring that run with them.
     """
@@ -48,7 +48,7 @@ def run_sampling(executor, noise, latent_image, sampler, sigmas, *args, **kwargs
 
 
 def _run_of_clip(guider, noise, latent, sampler, sigmas) -> ComfyRun[PerStep]:
-    """Begin a run for a stock sampler node, which has all frames at every step."""
+    """Begin a run for a stock sampler node, which samples all frames at every step."""
     check_sampling(guider, guider.conds, latent, PER_STEP)
     continuation = Continuation(settings_of(guider.model_options).state)
     origin = Origin.of(guider, noise, sampler, sigmas) if continuation.has_origin else None
@@ -90,11 +90,11 @@ def _sample(
         with run.noise.active(), run.noise.watching(watch):
             return executor(noise, latent_image, sampler, sigmas, *settings, **kwargs)
     finally:
-        run.noise = None  # it leads back to the run
+        run.noise = None  # it refers back to the run
 
 
 def _watch(run: ComfyRun, sampler, latent: torch.Tensor) -> RowsTogether | None:
-    """Return what watches another pack's sampler while it has a part of a clip at a time."""
+    """Return a watch for another pack's sampler that gets only a part of the clip, or None."""
     function = getattr(sampler, "sampler_function", None)
     if not run.facts.one_frame or is_comfyuis(function):
         return None
@@ -102,7 +102,7 @@ def _watch(run: ComfyRun, sampler, latent: torch.Tensor) -> RowsTogether | None:
 
 
 def _outside(noise: RowNoise, callback):
-    """Return a sampler's callback that is not watched, and draws what it draws as usual."""
+    """Return a sampler's callback so that it is not watched and draws its numbers as usual."""
     if callback is None:
         return None
 
@@ -114,10 +114,10 @@ def _outside(noise: RowNoise, callback):
 
 
 def run_sampler(executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
-    """SAMPLER_SAMPLE wrapper: try what stands between model and sampler, then sample.
+    """SAMPLER_SAMPLE wrapper: try the guidance between model and sampler, then sample.
 
-    What ComfyUI itself draws around a sampler function (the noise outside of a mask) stays as it
-    draws it; the function makes frame noise active again.
+    Noise that ComfyUI itself draws around a sampler function (the noise outside a mask) stays as
+    ComfyUI draws it. Inside the function, frame noise is active again.
     """
     options = extra_args["model_options"]
     run = run_of(options)
@@ -135,9 +135,9 @@ def run_sampler(executor, guider, sigmas, extra_args, callback, noise, *args, **
 
 
 def try_guidance(run: ComfyRun[FrameByFrame], guider, sigmas, options: dict, noise) -> Verdict:
-    """Refuse guidance that would come out otherwise frame by frame. Raises BadInputError.
+    """Refuse guidance that would give another result frame by frame. Raises BadInputError.
 
-    noise: of the first frames that are sampled, (frames, channels, height, width).
+    noise: the noise of the frames that are sampled first, (frames, channels, height, width).
     """
     numbers = run.facts.numbers
     if numbers is None or run.facts.one_noise:
@@ -147,7 +147,7 @@ def try_guidance(run: ComfyRun[FrameByFrame], guider, sigmas, options: dict, noi
 
 
 def _holding_rows_of_frame(run: ComfyRun[FrameByFrame], model_options: dict):
-    """Let other nodes' patches hold the rows of the frames that are sampled."""
+    """Let other nodes' patches hold only the rows of the frames that are being sampled."""
     held = places_inside(model_options)
     if run.verdict is not None and run.verdict.cut:
         held += places_of_guidance(model_options)

@@ -1,1 +1,1 @@
-"""What a run tells its user: on the page, in the log, in a report."""
+"""What a run tells its user on the page, in the log and in a report."""

@@ -1,23 +1,23 @@
-"""What a node can know of the graph that it is executed in, and say in it."""
+"""What a node can learn about the graph that it is executed in, and how it shows text there."""
 
 from collections.abc import Iterator
 from typing import Any
 
-# Outputs of these types hold no state. Those of all others might: "*", bundles, matched types.
+# Outputs of these types hold no state. All other types might: "*", bundles, matched types.
 STATELESS = frozenset(
     {"CLIP", "CONDITIONING", "FLOAT", "IMAGE", "INT", "LATENT", "MASK", "MODEL", "STRING", "VAE"}
 )
 
 
 def is_connected(node, output: int) -> bool:
-    """Whether anything may read an output of the node in execution; true outside of a graph.
+    """Return whether anything may read an output of the executed node; true outside of a graph.
 
     node: the class that ComfyUI executes, with unique_id and dynprompt among its hidden inputs.
-    output: its position.
+    output: the output's position.
 
-    A node may have been put into the graph by another one while that was executed ("expansion").
-    Its outputs may then come out of that other node, and only ComfyUI knows out of which output.
-    So they count as read if any output is read there that could hold a state.
+    Another node may have put this node into the graph while it was executed ("expansion"). The
+    outputs may then come out of that other node, and only ComfyUI knows out of which of its
+    outputs. So they count as read if any output of that node is read that could hold a state.
     """
     hidden = node.hidden
     if hidden is None or hidden.dynprompt is None:
@@ -32,7 +32,7 @@ def is_connected(node, output: int) -> bool:
 
 
 def _read_outputs(graph, name: str) -> set[int]:
-    """Positions of a node's outputs to which something is connected."""
+    """Return the positions of a node's outputs to which something is connected."""
     return {
         place
         for other in graph.all_node_ids()
@@ -42,9 +42,9 @@ def _read_outputs(graph, name: str) -> set[int]:
 
 
 def _links(value: Any) -> Iterator[tuple[str, int]]:
-    """Every link in the inputs of a node: (name of a node, position of its output).
+    """Yield every link in the inputs of a node: (name of a node, position of its output).
 
-    Also those within lists: a node that expands may be given them to pass them on.
+    Links inside lists are included, because a node that expands may get lists to pass them on.
     """
     if isinstance(value, dict):
         for inner in value.values():
@@ -58,20 +58,21 @@ def _links(value: Any) -> Iterator[tuple[str, int]]:
 
 
 def _may_hold_state(graph, name: str, place: int) -> bool:
-    """Whether a state could come out of a node's output, as far as its type tells."""
-    import nodes  # ComfyUI's own; only there where a graph is executed
+    """Return whether a state could come out of a node's output, as far as its type tells."""
+    import nodes  # ComfyUI's own module, which exists only where a graph is executed
 
     kind = nodes.NODE_CLASS_MAPPINGS.get(graph.get_node(name)["class_type"])
     try:
         return kind.RETURN_TYPES[int(place)] not in STATELESS
-    except (AttributeError, IndexError, TypeError):  # types are whatever a pack makes of them
+    except (AttributeError, IndexError, TypeError):  # packs may declare anything as types
         return True
 
 
 def show(node, text: str) -> None:
-    """Write a text on the node in execution; nowhere outside of a graph.
+    """Write a text on the executed node; do nothing outside of a graph.
 
-    A node that is part of another one's expansion is not on the page; the other one is.
+    If the node is part of another node's expansion, the text goes on that other node, because only
+    that one is on the page.
     """
     hidden = node.hidden
     if hidden is None or hidden.unique_id is None:
@@ -82,7 +83,7 @@ def show(node, text: str) -> None:
 
 
 def show_on_executed(text: str) -> None:
-    """Write a text on whatever node is executed, e.g. a stock sampler; nowhere if none is."""
+    """Write a text on the node that is executed, e.g. a stock sampler; do nothing if none is."""
     from comfy_execution.utils import get_executing_context
 
     context = get_executing_context()
@@ -91,7 +92,7 @@ def show_on_executed(text: str) -> None:
 
 
 def _send(text: str, name: str) -> None:
-    from server import PromptServer  # only there where a server runs
+    from server import PromptServer  # exists only where a server runs
 
     instance = getattr(PromptServer, "instance", None)
     if instance is not None:

@@ -1,4 +1,4 @@
-"""What a run has to tell its user beside its frames."""
+"""Notes that a run has for its user beside its frames."""
 
 import logging
 
@@ -8,9 +8,9 @@ log = logging.getLogger("crossframe")
 
 
 class Notes:
-    """Notes of one run, as sentences: in the log and on the node at once, and in its report.
+    """Notes of one run, as sentences, which go to the log, on the node and into the run's report.
 
-    node: the class that ComfyUI executes; None if there is none, or none to write on.
+    node: the class that ComfyUI executes, or None if there is no node to write on.
     """
 
     def __init__(self, node=None) -> None:
@@ -18,7 +18,7 @@ class Notes:
         self._node = node
 
     def warn(self, text: str) -> None:
-        """Add a note about something that is not as the user wants it."""
+        """Add a note about something that is not as the user wants it, and show it at once."""
         log.warning("Cross-frame attention: %s", text)
         self.lines.append(text)
         if self._node is not None:

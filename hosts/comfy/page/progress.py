@@ -7,10 +7,13 @@ from tqdm.auto import tqdm
 
 
 class FrameProgress:
-    """One bar over frames x steps, with previews of the frame in work."""
+    """One bar over frames x steps, with previews of the frame that is being painted."""
 
     def __init__(self, model_patcher, frames: int, steps: int, done: int = 0) -> None:
-        """frames: of the clip. steps: of every frame. done: how many frames are finished."""
+        """frames: the number of frames in the clip. steps: the number of steps of each frame.
+
+        done: how many frames are already finished.
+        """
         self.steps, self.total = steps, frames * steps
         self._done, self._running = done, 0
         self.x0: torch.Tensor | None = None
@@ -21,12 +24,12 @@ class FrameProgress:
         self._console = tqdm(total=self.total, disable=not comfy.utils.PROGRESS_BAR_ENABLED)
 
     def start_frames(self, frames: int) -> None:
-        """Begin some frames at once; `x0` then holds their last denoised estimates."""
+        """Begin frames that are painted together; `x0` then holds their last denoised estimates."""
         self._done, self._running = self._done + self._running, frames
         self.x0 = None
 
     def step(self, step: int, x0, x, total_steps: int) -> None:
-        """Callback of ComfyUI's samplers, after each step of a frame."""
+        """Update the bars; ComfyUI's samplers call this after each step of a frame."""
         self.x0 = x0
         done = self._done * self.steps + min(step + 1, self.steps) * self._running
         self._console.update(done - self._console.n)
@@ -36,5 +39,5 @@ class FrameProgress:
         self._page.update_absolute(done, self.total, preview)
 
     def close(self) -> None:
-        """Let go of the console's line."""
+        """Close the console's bar."""
         self._console.close()

@@ -1,4 +1,4 @@
-"""Scenes that the user names, told back: which of them begin among the frames of a latent."""
+"""Tell the user which of the named scenes begin among the frames of a latent."""
 
 import logging
 
@@ -10,9 +10,9 @@ log = logging.getLogger("crossframe")
 
 
 def unreached_scenes(policy: Policy, frames: int) -> str:
-    """Say which scenes begin after the last frame; nothing if there are none.
+    """Say which scenes begin after the last frame; return an empty text if there are none.
 
-    frames: number of the last frame, plus 1. Where a clip is painted in pieces such scenes are
+    frames: the number of the last frame, plus 1. If a clip is painted in pieces, such scenes are
     no mistake: they begin in a later piece.
     """
     beyond = [start for start in _starts(policy) if start >= frames]
@@ -22,10 +22,11 @@ def unreached_scenes(policy: Policy, frames: int) -> str:
 
 
 def show_scenes(policy: Policy, first: int, frames: int) -> None:
-    """Show on the node that is executed which scenes begin among frames; nothing without scenes.
+    """Show on the executed node which scenes begin among frames; show nothing without scenes.
 
-    first: number of the first frame. frames: of the last, plus 1. It is said in any case, so that
-    what a stock sampler has said about other scenes before does not stay on it.
+    first: the number of the first frame. frames: the number of the last frame, plus 1. With
+    scenes, something is always shown. Otherwise an older text about other scenes would stay on a
+    stock sampler.
     """
     starts = _starts(policy)
     begun = [start for start in starts if first <= start < frames]

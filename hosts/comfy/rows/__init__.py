@@ -1,1 +1,1 @@
-"""Whatever has one row per frame: prompts, masks, ControlNets, other nodes' patches."""
+"""Things that may have one row per frame: prompts, masks, ControlNets, other nodes' patches."""

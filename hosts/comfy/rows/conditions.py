@@ -1,9 +1,9 @@
 """Per-frame conditioning: give some frames of a clip their own rows of everything.
 
-ComfyUI lets conditioning have one row for all frames or one row per frame, but takes the
-rows from the top of whatever batch it runs. Whoever runs fewer frames than the clip has
-must cut out their rows, in every place that can hold some: prompts, pooled prompts, masks,
-inpaint latents, prepared model conds, and the hints of a whole chain of ControlNets.
+ComfyUI lets conditioning have one row for all frames or one row per frame, but in every batch it
+uses the first rows. So code that runs fewer frames than the clip has must cut out their rows in
+every place that can hold some: prompts, pooled prompts, masks, inpaint latents, prepared model
+conds, and the hints of a whole chain of ControlNets.
 """
 
 import copy
@@ -20,13 +20,12 @@ from .places import take
 
 
 class ControlCopies:
-    """Throw-away copies of ControlNets that hold the hints of some frames.
+    """Temporary copies of ControlNets that hold the hints of some frames.
 
-    The originals are shared with other nodes and keep a prepared hint between calls, so
-    they are never touched. One original has one copy, however many conds use it: ComfyUI
-    runs conds in one batch only if they hold the very same ControlNet object. Copies live
-    until other frames are asked for, which keeps their prepared hints from step to step
-    when the whole clip is one batch.
+    The originals are shared with other nodes and keep a prepared hint between calls, so they are
+    never changed. One original has one copy, however many conds use it, because ComfyUI runs conds
+    in one batch only if they hold the same ControlNet object. Copies live until other frames are
+    asked for, so their prepared hints last from step to step if the whole clip is one batch.
     """
 
     def __init__(self) -> None:
@@ -36,20 +35,20 @@ class ControlCopies:
     def of(self, control, frames: Sequence[int], clip: int):
         """Return the copy of a ControlNet, and of those chained before it, for some frames.
 
-        frames: their places in the clip. clip: number of its frames.
+        frames: their places in the clip. clip: the number of its frames.
         """
         if picks_its_rows(control):
             return control
         if tuple(frames) != self._frames:
             self._frames, self._copies = tuple(frames), {}
         if id(control) not in self._copies:
-            # The original is kept beside its copy so that its id cannot be given anew.
+            # The original is kept with its copy, so that no other object can get its id.
             self._copies[id(control)] = (control, self._copy(control, frames, clip))
         return self._copies[id(control)][1]
 
     def _copy(self, control, frames: Sequence[int], clip: int):
-        # copy.copy rather than control.copy(): it also takes what a sampling has already
-        # prepared (timestep range, model sampling) and what subclasses add.
+        # Unlike control.copy(), copy.copy also copies what a sampling has already prepared
+        # (timestep range, model sampling) and what subclasses add.
         twin = copy.copy(control)
         if type(twin) is T2IAdapter:
             twin.__class__ = CarefulT2IAdapter
@@ -63,24 +62,24 @@ class ControlCopies:
 
 
 class CarefulT2IAdapter(T2IAdapter):
-    """A T2I-adapter that serves conds which are run in groups of different size.
+    """A T2I-adapter for conds that are run in groups of different sizes.
 
-    ComfyUI's own makes its features once, for the first group (conds with hooks are a group of
-    their own), and leaves the adapter out, with a warning, where they do not fit another.
+    ComfyUI's own adapter makes its features once, for the first group (conds with hooks form their
+    own group). If they do not fit another group, it logs a warning and leaves the adapter out.
     """
 
     def get_control(self, x_noisy, *args):
-        """The adapter's features for a group. x_noisy: (rows, channels, height, width)."""
+        """Return the adapter's features for a group. x_noisy: (rows, channels, height, width)."""
         if self.cond_hint is not None and self.cond_hint.shape[0] != x_noisy.shape[0]:
             self.control_input = None
         return super().get_control(x_noisy, *args)
 
 
 def picks_its_rows(control) -> bool:
-    """Whether a ControlNet finds the hints of the frames that are run by itself.
+    """Return whether a ControlNet itself picks the hints of the frames that are run.
 
-    Those of Advanced-ControlNet do, by the frame numbers in transformer options. A copy of
-    one would still run the original, since they keep bound methods of their own.
+    Those of Advanced-ControlNet do so, by the frame numbers in transformer options. A copy of one
+    would still run the original, because it holds bound methods of the original.
     """
     return hasattr(control, "sub_idxs")
 
@@ -88,10 +87,10 @@ def picks_its_rows(control) -> bool:
 def conds_of_frames(
     conds: Sequence[list[dict] | None], frames: Sequence[int], clip: int, controls: ControlCopies
 ) -> list[list[dict] | None]:
-    """Cut the rows of some frames out of conds, as ComfyUI has them while it samples.
+    """Cut the rows of some frames out of conds in the form that they have during a sampling.
 
-    conds: one list of cond dicts per cond index, or None. frames: places in the clip. clip:
-    number of its frames.
+    conds: one list of cond dicts per cond index, or None. frames: their places in the clip. clip:
+    the number of its frames.
     """
     return [
         None if cond is None else [_cond_of_frames(entry, frames, clip, controls) for entry in cond]
@@ -119,14 +118,17 @@ def _model_cond_rows(model_cond, frames: Sequence[int], clip: int):
 
 
 def _rows(value, frames: Sequence[int], clip: int):
-    """Return the rows of some frames of a tensor with one row per frame; anything else as it is."""
+    """Return the rows of some frames if a tensor has one row per frame, else the value itself."""
     if isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] == clip > 1:
         return take(value, frames)
     return value
 
 
 def conds_that_run(guider) -> dict[str, int]:
-    """How many conds of each name a model evaluation runs: at cfg 1 the negative is left out."""
+    """Return how many conds of each name a model evaluation runs.
+
+    At cfg 1 the negative ones are left out.
+    """
     counts = {name: len(conds) for name, conds in guider.original_conds.items()}
     plain = type(guider) is comfy.samplers.CFGGuider
     optimized = not guider.model_options.get("disable_cfg1_optimization", False)
@@ -136,11 +138,11 @@ def conds_that_run(guider) -> dict[str, int]:
 
 
 def name_conds(conds: Sequence[list[dict] | None]) -> dict[tuple[int, uuid.UUID], tuple[int, int]]:
-    """Tell the conds of one evaluation apart by (cond index, position in its list).
+    """Give each cond of one evaluation the address (cond index, position in its list).
 
-    Returns that address for each (cond index, uuid), which is how ComfyUI labels the rows of
-    a batch. ComfyUI gives one uuid to two conds where it makes one from the other, so the
-    later of two in the same list gets a new one here; the dicts must be the caller's own.
+    Returns this address for each (cond index, uuid), which is how ComfyUI labels the rows of a
+    batch. If ComfyUI makes one cond from another, both have the same uuid. Then the later one in
+    a list gets a new uuid here, so the dicts must belong to the caller.
     """
     names: dict[tuple[int, uuid.UUID], tuple[int, int]] = {}
     for index, cond in enumerate(conds):
@@ -151,7 +153,7 @@ def name_conds(conds: Sequence[list[dict] | None]) -> dict[tuple[int, uuid.UUID]
     return names
 
 
-# Rows of a cond dict that a user gives, and what the user knows them as.
+# Rows of a cond dict that come from the user, and the user's words for them.
 _USER_ROWS = {
     "cross_attn": "prompts",
     "pooled_output": "pooled prompts",
@@ -162,10 +164,10 @@ _USER_ROWS = {
 
 
 def check_conditions(conds: dict[str, list[dict]], clip: int) -> None:
-    """Refuse conditioning with neither one row nor one per frame.
+    """Refuse conditioning unless it has one row or one row per frame.
 
-    conds: cond dicts by input name, as a guider has them. clip: frames in the clip.
-    Raises BadInputError for the first that does not fit.
+    conds: cond dicts by input name, as a guider has them. clip: the number of frames in the clip.
+    Raises BadInputError for the first cond that does not fit.
     """
     for name, cond in conds.items():
         for entry in cond:

@@ -1,9 +1,9 @@
 """Default prompts, which ComfyUI runs where masks of other prompts leave a frame uncovered.
 
-ComfyUI decides for a whole batch: if any frame of it is not covered, the default prompt is run
-for all of them. Which frames are run together must not decide who has hidden states to attend
-to, so the decision is made here for the whole clip: a default prompt that some frame needs is
-run for every frame, as a prompt whose mask is what the others leave.
+ComfyUI decides for a whole batch: if any of its frames is not covered, the default prompt is run
+for all of them. But the choice of the batch must not decide which frames have hidden states to
+attend to. So the decision is made here for the whole clip: a default prompt that any frame needs
+is run for every frame, as a prompt whose mask is the area that the others leave.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from torch import Tensor
 
 from .places import take
 
-# The key of a cond under which a frame's own mask has the mask of the whole clip beside it.
+# The key in a cond under which the mask of the whole clip is kept beside the frame's own mask.
 CLIP_MASK = "crossframe_clip_mask"
 
 
 class ClipMask:
     """A mask with one row per frame, (frames, height, width).
 
-    It is not a tensor itself, so that nobody cuts rows out of it.
+    It is not a tensor, so that no code cuts rows out of it.
     """
 
     def __init__(self, mask: Tensor) -> None:
@@ -28,7 +28,7 @@ class ClipMask:
 
 
 def with_clip_masks(conds: list[dict], clip: int) -> list[dict]:
-    """Conds in which a mask with one row per frame will still be whole when its rows are cut."""
+    """Return conds that keep a whole copy of each mask with one row per frame."""
     return [
         {**cond, CLIP_MASK: ClipMask(cond["mask"])}
         if isinstance(cond.get("mask"), Tensor) and cond["mask"].shape[0] == clip
@@ -40,11 +40,11 @@ def with_clip_masks(conds: list[dict], clip: int) -> list[dict]:
 def resolve_default_prompts(
     conds: list[list[dict] | None], x: Tensor, timestep: Tensor, clip: int, frames: Sequence[int]
 ) -> list[list[dict] | None]:
-    """Make default prompts ordinary ones, decided over the clip.
+    """Turn default prompts into ordinary prompts, by a decision over the whole clip.
 
-    conds: one list of cond dicts per cond index, as ComfyUI has them while it samples. x:
-    (rows, channels, height, width) of the frames that are sampled, the clip's or one of them.
-    clip: frames in the clip. frames: places in the clip of the rows of x.
+    conds: one list of cond dicts per cond index, as ComfyUI has them while it samples. x: the
+    latents of the frames that are sampled, (rows, channels, height, width), either the whole clip
+    or a part. clip: the number of frames in the clip. frames: places in the clip of the rows of x.
     """
     return [
         cond
@@ -63,15 +63,15 @@ def _resolved(cond: list[dict], x: Tensor, timestep: Tensor, clip: int, frames: 
 
 
 def _masked(entry: dict, mask: Tensor) -> dict:
-    """A default prompt as one that counts where a mask, (rows, height, width), says."""
+    """Return a default prompt as an ordinary one with a mask, (rows, height, width)."""
     settings = ("default", "strength", "mask_strength", "area", CLIP_MASK)
     return {**{k: v for k, v in entry.items() if k not in settings}, "mask": mask}
 
 
 def _left_uncovered(cond: list[dict], x: Tensor, timestep: Tensor, clip: int) -> Tensor:
-    """How much of each place the other prompts leave, for every frame: (clip, height, width)."""
+    """Return how much of each place the other prompts leave, (clip, height, width)."""
     left = x.new_ones(clip, 1, *x.shape[2:])
-    like = left.new_empty(()).expand_as(left)  # of the clip's size, in no memory
+    like = left.new_empty(()).expand_as(left)  # has the clip's size but takes no memory
     for entry in cond:
         if "default" in entry:
             continue
@@ -82,7 +82,7 @@ def _left_uncovered(cond: list[dict], x: Tensor, timestep: Tensor, clip: int) ->
 
 
 def _without_rows(entry: dict) -> dict:
-    """Of a cond, what says where and when it counts, over the whole clip."""
+    """Return the parts of a cond that say where and when it counts, for the whole clip."""
     where = {k: v for k, v in entry.items() if k not in ("control", "gligen")} | {"model_conds": {}}
     if CLIP_MASK in entry:
         where["mask"] = entry[CLIP_MASK].mask.to(entry["mask"])
@@ -90,7 +90,7 @@ def _without_rows(entry: dict) -> dict:
 
 
 def _narrowed(left: Tensor, area: list[int] | None) -> Tensor:
-    """The part of a tensor, (..., height, width), that an area of ComfyUI's means."""
+    """Return the part of a tensor, (..., height, width), that lies in one of ComfyUI's areas."""
     if area is None:
         return left
     dims = len(area) // 2

@@ -1,9 +1,9 @@
-"""Where functions, and the objects around them, hold tensors, and how to put others there.
+"""Find where functions, and the objects around them, hold tensors, and put other tensors there.
 
-What nodes put on a MODEL are functions that hold things: in their closure, as attributes of the
-object whose method they are, as arguments of a partial. A `Place` is one such spot. Other tensors
-are put there for the time of a call and the former ones back afterwards, so that everything else
-stays what it is: what a function keeps from call to call, what it shares with others, who it is.
+Nodes put functions on a MODEL that hold things: in their closure, as attributes of the object whose
+method they are, or as arguments of a partial. A `Place` is one such spot. Other tensors are put
+there for the time of a call, and the original ones are put back afterwards. So the functions stay
+the same objects, and keep what they remember from call to call and what they share with others.
 """
 
 import functools
@@ -22,7 +22,7 @@ Leave = Callable[[Any], bool]
 class Place(NamedTuple):
     """A spot that holds a tensor, or a tuple or partial with tensors in it.
 
-    put: puts another value there. get: what is there now. tensors: what is held there.
+    get: returns the value there. put: puts another value there. tensors: the tensors in the value.
     """
 
     get: Callable[[], Any]
@@ -33,10 +33,10 @@ class Place(NamedTuple):
 def places_in(
     value: Any, leave: Leave = lambda _: False, keys: Leave = lambda _: True
 ) -> list[Place]:
-    """Every place in nested containers, functions and objects that holds a tensor.
+    """Return all places in nested containers, functions and objects that hold a tensor.
 
-    leave: says in what nothing is to be looked for. keys: of those of `value`, where to look, if
-    it is a dict. Parameters of a model are no such tensors.
+    leave: whether an object is to be skipped. keys: whether a key of `value` is to be searched, if
+    `value` is a dict. Parameters of a model do not count as tensors here.
     """
     if isinstance(value, MutableMapping):
         roots: list[tuple[Callable[[], Any], Callable[[Any], None]]] = [
@@ -61,7 +61,7 @@ def places_in(
 
 
 def _spots(owner: Any) -> Iterator[tuple[Callable[[], Any], Callable[[Any], None]]]:
-    """The spots of an owner: how to get what is in each, and how to put something else there."""
+    """Yield the spots of an owner, each as a function that gets and one that puts its value."""
     if isinstance(owner, MutableMapping):
         yield from ((functools.partial(owner.__getitem__, k), _setter(owner, k)) for k in [*owner])
     elif isinstance(owner, MutableSequence):
@@ -77,7 +77,7 @@ def _spots(owner: Any) -> Iterator[tuple[Callable[[], Any], Callable[[Any], None
 
 def _spots_of_function(function: types.FunctionType):
     for cell in function.__closure__ or ():
-        if cell != types.CellType():  # it is not empty
+        if cell != types.CellType():  # the cell is not empty
             get = functools.partial(getattr, cell, "cell_contents")
             yield get, functools.partial(setattr, cell, "cell_contents")
     for name in ("__defaults__", "__kwdefaults__"):
@@ -92,11 +92,11 @@ def _setter(owner: Any, key: Any) -> Callable[[Any], None]:
 
 
 def _no(_: Any) -> None:
-    """For what is held in something that does not change; its owner's spot is replaced instead."""
+    """Do nothing, for spots in an immutable value: the spot of the whole value is replaced."""
 
 
 def _inside(owner: Any) -> tuple:
-    """What a tuple, a method or a partial holds."""
+    """Return the values in a tuple, a method or a partial."""
     if isinstance(owner, types.MethodType):
         return (owner.__func__, owner.__self__)
     if isinstance(owner, functools.partial):
@@ -105,7 +105,7 @@ def _inside(owner: Any) -> tuple:
 
 
 def _tensors(held: Any) -> Iterator[torch.Tensor]:
-    """The tensors that a spot holds itself, or in tuples and partials, which do not change."""
+    """Yield the tensors in a spot, directly or inside immutable values (tuples and partials)."""
     if isinstance(held, torch.Tensor):
         if not isinstance(held, torch.nn.Parameter):
             yield held
@@ -117,7 +117,7 @@ def _tensors(held: Any) -> Iterator[torch.Tensor]:
 
 
 def _with(held: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """What a spot holds, with its tensors changed."""
+    """Return the value of a spot with its tensors changed."""
     if isinstance(held, torch.Tensor):
         return change(held)
     if isinstance(held, tuple):
@@ -130,7 +130,7 @@ def _with(held: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
 
 @contextmanager
 def holding(places: list[Place], change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """Let places hold what `change` makes of their tensors, and then again what they held."""
+    """Replace the tensors of places by what `change` returns for them, and restore them later."""
     before = [(place, place.get()) for place in places]
     try:
         for place, held in before:

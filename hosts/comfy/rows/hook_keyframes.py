@@ -1,14 +1,14 @@
 """Keyframes of hooks, which remember from one sampling to the next how far they have come.
 
 ComfyUI's hooks go through their keyframes while a clip is sampled. Frame by frame every frame is
-sampled by itself, so each must find the keyframes as the first one did.
+sampled by itself, so the keyframes must be restored before each frame.
 """
 
 from collections.abc import Iterable
 
 
 class HookKeyframes:
-    """Where the keyframes of all hooks in conds stand when it is made."""
+    """The positions of the keyframes of all hooks in conds, at the time when it is made."""
 
     def __init__(self, conds: Iterable[list[dict]]) -> None:
         """conds: lists of cond dicts, as a guider has them."""
@@ -17,6 +17,6 @@ class HookKeyframes:
         self._stood = [(group, dict(vars(group))) for group in groups if group is not None]
 
     def restore(self) -> None:
-        """Let every keyframe stand where it stood."""
+        """Put all keyframes back to these positions."""
         for group, stood in self._stood:
             vars(group).update(stood)

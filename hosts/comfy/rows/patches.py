@@ -1,8 +1,8 @@
-"""Patches of other nodes that hold one row per frame: some frames get their own rows.
+"""Give frames their own rows of tensors that patches of other nodes hold.
 
-A patch takes the rows of what it holds from the top, whatever frames are run. Where it holds
-tensors with as many rows as the clip has frames, it holds those of the frames that are run for as
-long as they are.
+A patch uses the first rows of the tensors that it holds, no matter which frames are run. So if a
+tensor has as many rows as the clip has frames, it is replaced by the rows of the frames that are
+run while they are run.
 """
 
 import types
@@ -16,9 +16,9 @@ from ..model.settings import KEY
 from .held_tensors import Place, places_in
 from .places import take
 
-# What ComfyUI and this pack keep in transformer options for themselves.
+# Keys in transformer options that ComfyUI and this pack use themselves.
 _OURS = frozenset({KEY, "sample_sigmas", "sigmas", "cond_or_uncond", "uuids", "ad_params"})
-# What stands between the model and the sampler, and sees every frame that is sampled.
+# Functions between the model and the sampler, which see all frames that are sampled.
 GUIDANCE = (
     "sampler_cfg_function",
     "sampler_pre_cfg_function",
@@ -26,18 +26,18 @@ GUIDANCE = (
     "sampler_calc_cond_batch_function",
     "denoise_mask_function",
 )
-# Names by which other packs are told which frames are run; they pick their rows by themselves.
+# Names that tell other packs which frames are run. Packs that read them pick their rows themselves.
 _TOLD = frozenset({"ad_params", "sub_idxs"})
-# From this width on, rows of numbers are taken for one embedding per frame.
+# A table of numbers that is at least this wide may hold one embedding per frame.
 EMBEDDING = 64
-# Up to this size, what has four dimensions may be a kernel of a convolution.
+# A tensor with four dimensions may be a convolution's kernel if it is not larger than this.
 KERNEL = 7
 
 
 def places_inside(options: dict) -> list[Place]:
-    """Where patches hold tensors that stand between ComfyUI's batching of conds and the model.
+    """Return the places where patches between the batching of conds and the model hold tensors.
 
-    options: those model options that are then used.
+    options: the model options that the model is then run with.
     """
     inside = options.get("transformer_options", {})
     places = places_in(inside, is_told, lambda name: name not in _OURS)
@@ -45,15 +45,15 @@ def places_inside(options: dict) -> list[Place]:
 
 
 def places_of_guidance(options: dict) -> list[Place]:
-    """Where functions hold tensors that stand between the model and the sampler."""
+    """Return the places where functions between the model and the sampler hold tensors."""
     return places_in(options, is_told, lambda name: name in GUIDANCE)
 
 
 def rows_of(frames: Sequence[int], clip: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What cuts the rows of some frames out of tensors with one row per frame.
+    """Return a function that cuts the rows of some frames out of tensors with one row per frame.
 
-    frames: places in the clip. clip: number of its frames. Tensors of pictures and of tokens
-    have such rows; any other tensor stays as it is.
+    frames: their places in the clip. clip: the number of its frames. Only tensors of pictures and
+    of tokens are taken to have such rows. The function returns all other tensors as they are.
     """
 
     def cut(tensor: torch.Tensor) -> torch.Tensor:
@@ -65,7 +65,7 @@ def rows_of(frames: Sequence[int], clip: int) -> Callable[[torch.Tensor], torch.
 
 
 def is_told(value: Any) -> bool:
-    """Whether a function, or an object with functions in it, asks which frames are run."""
+    """Return whether a function, or an object with functions, reads which frames are run."""
     if isinstance(value, types.CodeType):
         named = {*value.co_names, *(c for c in value.co_consts if isinstance(c, str))}
         return bool(_TOLD & named) or any(map(is_told, value.co_consts))
@@ -73,7 +73,7 @@ def is_told(value: Any) -> bool:
 
 
 def _codes(value: Any) -> Iterator[types.CodeType]:
-    """The code of a function, of an object's class, and of the functions among its attributes."""
+    """Yield the code of a function, or of the methods and function attributes of an object."""
     function = innermost(value)
     if isinstance(function, types.FunctionType):
         yield function.__code__
@@ -89,10 +89,10 @@ def _flat(values) -> Iterator[Any]:
 
 
 def owners_of_uncut_rows(options: dict, clip: int, counts: Collection[int]) -> list[str]:
-    """Who holds tensors that may have one row per frame, but need not, so that none is cut.
+    """Return the owners of tensors that may have one row per frame, or something else.
 
-    options: model options. counts: how many of other things the model has, such as channels.
-    Returns names for use in an error.
+    These tensors are not cut. options: model options. counts: numbers of other things in the model,
+    such as channels. Returns names for use in an error.
     """
     inside = options.get("transformer_options", {})
     held = [value for name, value in inside.items() if name not in _OURS]
@@ -105,10 +105,10 @@ def owners_of_uncut_rows(options: dict, clip: int, counts: Collection[int]) -> l
 
 
 def _may_be_rows(tensor: torch.Tensor, clip: int, counts: Collection[int]) -> bool:
-    """Whether a tensor could have rows per frame, and could as well be something else.
+    """Return whether a tensor could have one row per frame, but could also be something else.
 
-    A table of numbers could be one embedding per frame; twice as many rows as frames could be
-    those of two conds; as many rows as a latent has channels or a layer has heads could be one
+    A table of numbers could hold one embedding per frame. Twice as many rows as frames could
+    belong to two conds. As many rows as a latent has channels or a layer has heads could be one
     number or one kernel for each of these.
     """
     if clip == 1 or tensor.ndim < 2 or tensor.shape[0] not in (clip, 2 * clip):
@@ -122,7 +122,7 @@ def _may_be_rows(tensor: torch.Tensor, clip: int, counts: Collection[int]) -> bo
 
 
 def functions_in(value: Any, skip: Collection[Any] = ()) -> Iterator[Callable]:
-    """Every function in the nested dicts, lists and tuples of model options."""
+    """Yield all functions in the nested dicts, lists and tuples of model options."""
     if isinstance(value, dict):
         for key, held in value.items():
             if key not in skip:

@@ -1,4 +1,4 @@
-"""Rows of some frames, cut out of a tensor that has one row per frame."""
+"""Cut the rows of some frames out of a tensor that has one row per frame."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def take(tensor: Tensor, places: Sequence[int]) -> Tensor:
-    """Return rows of a tensor in a given order, as a view of it where they follow one another."""
+    """Return rows of a tensor in a given order, as a view if they follow one another."""
     first = places[0]
     if list(places) == list(range(first, first + len(places))):
         return tensor[first : first + len(places)]

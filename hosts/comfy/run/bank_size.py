@@ -1,4 +1,4 @@
-"""How large the bank of a run gets, known or estimated before sampling."""
+"""The size that the bank of a run will reach, known or estimated before sampling."""
 
 import logging
 from collections.abc import Callable
@@ -18,10 +18,10 @@ log = logging.getLogger("crossframe")
 
 @dataclass(frozen=True)
 class BankSize:
-    """What the bank of a frame-by-frame run will hold at most.
+    """The most that the bank of a frame-by-frame run will hold.
 
-    per_evaluation: bytes that one evaluation of the model leaves at most. evaluations: how many
-    of a frame leave something. counted: whether that is known, or only assumed.
+    per_evaluation: the bytes that one evaluation of the model leaves at most. evaluations: how many
+    evaluations of a frame leave something. counted: whether this number is known or only assumed.
     """
 
     per_evaluation: int
@@ -30,21 +30,21 @@ class BankSize:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in all."""
+        """The total number of bytes."""
         return self.per_evaluation * self.evaluations
 
 
 def expected_size(run: ComfyRun[FrameByFrame], guider, sampler, sigmas, latent) -> BankSize:
-    """Return the size of a run's bank, as far as it can be told before sampling.
+    """Return the size of a run's bank, as far as it is known before sampling.
 
-    It is exact where every cond runs in every evaluation over the whole frame; areas and
-    timestep ranges make it smaller, extra passes of other nodes (PAG, SAG) larger.
+    It is exact if every cond runs in every evaluation over the whole frame. Areas and timestep
+    ranges make the bank smaller, and extra passes of other nodes (PAG, SAG) make it larger.
     """
     dtype = guider.model_patcher.model.get_dtype_inference()
     entries = sum(conds_that_run(guider).values())
     per_evaluation = run.memory.evaluation_bytes(entries, latent.shape, dtype)
     is_active, levels = run.facts.is_active, run.lead.noise_levels
-    if levels:  # earlier frames have gone the same way
+    if levels:  # earlier frames have taken the same steps
         return BankSize(per_evaluation, sum(map(is_active, levels)), True)
     evaluations = count_evaluations(guider, sampler, sigmas, is_active)
     if evaluations is None:  # most samplers evaluate the model once per step
@@ -54,17 +54,17 @@ def expected_size(run: ComfyRun[FrameByFrame], guider, sampler, sigmas, latent) 
 
 
 def true_size(announced: BankSize, run: ComfyRun[FrameByFrame]) -> BankSize:
-    """Return the size of a run's bank, known after one of its frames; the run then asks for it.
+    """Return the size of a run's bank, which is known after one of its frames.
 
-    It is said if it is another size than was announced.
+    If it differs from the announced size, the run's memory plan is corrected and that is logged.
     """
     evaluations = sum(map(run.facts.is_active, run.lead.noise_levels))
     size = BankSize(announced.per_evaluation, evaluations, True)
     if size.nbytes != announced.nbytes:
         run.memory.expect_bank(size.nbytes)
         log.info(
-            "Cross-frame attention: the bank will hold up to %s and not %s, since the sampler "
-            "evaluates the model %d times for a frame and not %d times.",
+            "Cross-frame attention: the bank will hold up to %s and not %s, because the sampler "
+            "evaluates the model %d times for each frame and not %d times.",
             readable_size(size.nbytes),
             readable_size(announced.nbytes),
             size.evaluations,
@@ -74,10 +74,10 @@ def true_size(announced: BankSize, run: ComfyRun[FrameByFrame]) -> BankSize:
 
 
 def count_evaluations(guider, sampler, sigmas, active: Callable[[float], bool]) -> int | None:
-    """Count the model evaluations, at noise levels that are `active`, of sampling one frame.
+    """Count the model evaluations that sampling one frame makes at noise levels that are `active`.
 
-    None if that cannot be known: only ComfyUI's own samplers are run for it, with a stand-in
-    for the model. Code of another pack may do anything whenever it runs, and is run only to paint.
+    The sampler is run with a stand-in for the model. Only ComfyUI's own samplers are run, because
+    code of another pack may have side effects. For other samplers this returns None.
     """
     if len(sigmas) < 2:
         return 0  # nothing is sampled
@@ -89,22 +89,22 @@ def count_evaluations(guider, sampler, sigmas, active: Callable[[float], bool]) 
     extra_args = {"model_options": {"transformer_options": {}}, "seed": 0}
     try:
         sampler.sample(model, sigmas, extra_args, None, pixel, pixel.clone(), None, True)
-    except Exception as error:  # a new sampler may want more than a number back
+    except Exception as error:  # a new sampler may need more than the stand-in gives
         log.debug("Cross-frame attention: the sampler's steps cannot be counted (%s).", error)
         return None
     return model.count
 
 
 def _is_comfyuis(sampler) -> bool:
-    """Whether nothing but ComfyUI's own code runs in a SAMPLER."""
+    """Return whether nothing but ComfyUI's own code runs in a SAMPLER."""
     if type(sampler) is not KSAMPLER or not is_comfyuis(KSAMPLER.sample):
         return False
-    # Including a `sample` of its own, if another pack has given it one.
+    # This includes a `sample` that another pack may have put on the object.
     return not holds_foreign_code(vars(sampler))
 
 
 class _CountingModel:
-    """Stands in for a guider: passes its input on as the prediction and counts."""
+    """Stands in for a guider: it returns its input as the prediction and counts its calls."""
 
     def __init__(self, guider, active: Callable[[float], bool]) -> None:
         self.model_patcher = guider.model_patcher
@@ -116,7 +116,7 @@ class _CountingModel:
 
     def __call__(self, x, sigma, model_options, seed=None):
         self.count += self._active(float(sigma[0]))
-        # Some samplers read the prediction for the negative prompt from a function of theirs.
+        # Some samplers get the prediction for the negative prompt through such a function.
         for function in model_options.get("sampler_post_cfg_function", []):
             x = function({"denoised": x, "cond_denoised": x, "uncond_denoised": x, "input": x})
         return x

@@ -1,6 +1,6 @@
-"""How many frames of a clip are run in one batch: what runs fastest of what fits.
+"""Choose how many frames of a clip are run in one batch: the fastest number that fits.
 
-What fits, ComfyUI's own memory estimate tells.
+ComfyUI's own memory estimate decides what fits.
 """
 
 import math
@@ -9,17 +9,18 @@ from itertools import chain, pairwise
 
 from ....attention.painting_order import Group
 
-# Many more at once are slower there, as they leave its caches, and take memory: docs/speed.md.
+# On a CPU, many more frames at once are slower, because they do not fit its caches, and they take
+# more memory. See docs/speed.md.
 FRAMES_ON_A_CPU = 8
-# ComfyUI puts conds into one batch only if 1.5 times their estimate is free.
+# ComfyUI puts conds into one batch only if 1.5 times the estimated memory is free.
 HEADROOM = 1.5
 
 
 def fastest(device_type: str, frames: int) -> int:
-    """The most frames, 1 to `frames`, beyond which a batch gets slower, however much would fit.
+    """Return the number of frames, 1 to `frames`, beyond which a batch gets slower.
 
-    device_type: of the device that computes, "cpu", "cuda", ... Measured on CPUs; on
-    graphics cards a larger batch is taken not to be slower.
+    device_type: the type of the device that computes: "cpu", "cuda", ... The limit was measured on
+    CPUs. On graphics cards a larger batch is assumed not to be slower.
     """
     return min(frames, FRAMES_ON_A_CPU) if device_type == "cpu" else frames
 
@@ -27,7 +28,8 @@ def fastest(device_type: str, frames: int) -> int:
 def frames_that_fit(required: Callable[[int], float], free: float, frames: int) -> int:
     """Return the most frames, 1 to `frames`, whose estimate times HEADROOM is below `free`.
 
-    required: bytes that ComfyUI expects for a number of frames; it must not fall.
+    required: returns the bytes that ComfyUI expects for a number of frames; more frames must not
+    need fewer bytes.
     """
     fits, over = 1, frames + 1
     while over - fits > 1:
@@ -40,9 +42,9 @@ def frames_that_fit(required: Callable[[int], float], free: float, frames: int) 
 
 
 def batches(groups: Sequence[Group], most: int) -> list[Group]:
-    """Split frames into as few batches as `most` frames each allow, of nearly equal size.
+    """Split frames into as few batches as possible, of nearly equal size and at most `most` frames.
 
-    groups: frames that must be run together, in the order of painting; a group of more than
+    groups: frames that must be run together, in the order of painting. A group of more than
     `most` frames is a batch by itself.
     """
     largest = max(map(len, groups))
@@ -50,7 +52,7 @@ def batches(groups: Sequence[Group], most: int) -> list[Group]:
         return _filled(groups, most)
     count = math.ceil(len(groups) / max(most // largest, 1))
     edges = [round(i * len(groups) / count) for i in range(count + 1)]
-    # Within a batch the order does not matter; that of the clip costs no copies.
+    # Within a batch the order does not matter. The clip's own order avoids copies.
     return [tuple(sorted(chain(*groups[start:stop]))) for start, stop in pairwise(edges)]
 
 

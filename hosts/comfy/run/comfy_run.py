@@ -1,4 +1,4 @@
-"""A run in ComfyUI: what is known before it begins, and what changes while it goes on.
+"""A run in ComfyUI: what is known before it begins, and what changes during it.
 
 It travels to the sampling wrappers in one slot of ComfyUI's options (`model/carried.py`).
 """
@@ -36,12 +36,12 @@ class Facts:
     """What is known of a sampling before it begins.
 
     settings: the user's choice. policy: which frames each frame attends to, with the scenes of
-    this sampling. order: in which the frames are painted. origin: what the sampling is made with,
-    if it goes on from a state or leaves one. sigmas: the noise levels (first, last) between which
-    cross-frame attention acts. one_frame: whether frames are painted one after another. one_noise:
-    whether all frames start from the same noise, and share what a sampler adds. numbers: which
-    draw of noise each row gets, or None if only its noise tells. operations: what happens to the
-    predicted frames in every step.
+    this sampling. order: the order in which the frames are painted. origin: what the sampling is
+    made with, if it continues from a state or leaves one. sigmas: the noise levels (first, last)
+    between which cross-frame attention acts. one_frame: whether frames are painted one after
+    another. one_noise: whether all frames start from the same noise and share the noise that a
+    sampler adds. numbers: the number of the noise draw that each row gets, or None if it must be
+    found from the noise. operations: what happens to the predicted frames in every step.
     """
 
     settings: Settings
@@ -73,10 +73,11 @@ class Facts:
 class ComfyRun(Generic[Lead]):
     """Everything that changes while a clip is sampled in ComfyUI.
 
-    core: the run of the pack's core. lead: what leads it through the clip. memory: the plan that
-    is made for it. noise: draws noise for the frames that are being sampled. verdict: what the
-    trial of guidance has found, once it was made. sharing: decides where rows share projections,
-    from the first model call on.
+    core: the run of the pack's core. lead: the object that leads it through the clip. memory: the
+    memory plan. controls: the current copies of ControlNets. calls: what happened in the layers.
+    noise: draws noise for the frames that are being sampled. verdict: the result of the trial of
+    guidance, or None before it. sharing: decides where rows share projections, or None before the
+    model is called.
     """
 
     facts: Facts
@@ -94,9 +95,10 @@ class ComfyRun(Generic[Lead]):
         return ComfyEvaluation(self.core, self.lead.step, tuple(frames), layers, names)
 
     def draws(self, noise: torch.Tensor, seed: int | None) -> Sequence[int]:
-        """Return which draw of noise each frame gets that is being sampled.
+        """Return the number of the noise draw for each frame that is being sampled.
 
-        noise: that they start from, (frames, channels, height, width). seed: it may come from.
+        noise: the noise that these frames start from, (frames, channels, height, width).
+        seed: the seed that the noise may come from.
         """
         facts = self.facts
         if facts.one_noise:
@@ -113,7 +115,7 @@ class ComfyRun(Generic[Lead]):
 class ComfyEvaluation(Evaluation):
     """An evaluation that can tell ComfyUI's conds apart (see `name_conds`).
 
-    shared: layers whose projections rows share (see `shared_projections.py`).
+    shared: the layers in which rows share projections (see `shared_projections.py`).
     """
 
     names: dict
@@ -134,12 +136,13 @@ def new_run(
 ) -> ComfyRun[Lead]:
     """Begin a run for a guider whose MODEL carries settings.
 
-    noise: of the latent's frames, (frames, channels, height, width). lead: the class of what leads
-    the run through the clip, which is the order of work. continuation, origin: if it
-    goes on from a state or leaves one. one_noise: whether all frames share their noise. numbers:
-    of the frames in the whole clip, if they are known and do not follow one another. taken: what
-    is taken up of a run that was interrupted.
-    Raises BadInputError if the run cannot go on from its state.
+    noise: the noise of the latent's frames, (frames, channels, height, width). lead: the class of
+    the object that leads the run through the clip, which decides the order of work. continuation,
+    origin: needed if the run continues from a state or leaves one. one_noise: whether all frames
+    share their noise. numbers: the numbers of the frames in the whole clip, if they are known and
+    not consecutive. taken: what is taken over from an interrupted run. operations: what happens to
+    the predicted frames in every step.
+    Raises BadInputError if the run cannot continue from its state.
     """
     settings, state = settings_of(guider.model_options), continuation.state
     if state is not None and origin is not None:
@@ -168,7 +171,7 @@ def new_run(
 
 
 def _sigmas(guider, settings: Settings) -> tuple[float, float]:
-    """Return the noise levels at which cross-frame attention begins and ends to act."""
+    """Return the noise levels at which cross-frame attention begins and ends."""
     sampling = guider.model_patcher.get_model_object("model_sampling")
     return (
         float(sampling.percent_to_sigma(settings.start_percent)),
@@ -193,8 +196,8 @@ def _core(facts: Facts, state: ComfyState | None, taken: Taken | None) -> Run:
 def options_of_batch(model_options: dict, run: ComfyRun, evaluation: ComfyEvaluation) -> dict:
     """Return model options for an evaluation of some frames of a clip.
 
-    They also say which frames these are in the way AnimateDiff-Evolved does, which other packs
-    read that keep one row per frame of their own (IPAdapter_plus, Advanced-ControlNet).
+    They also say which frames these are, in the same form as AnimateDiff-Evolved. Other packs that
+    keep one row per frame (IPAdapter_plus, Advanced-ControlNet) read it.
     """
     options = carrying(model_options, run=run, evaluation=evaluation)
     count = len(evaluation.frames)

@@ -1,4 +1,4 @@
-"""Errors in the middle of a sampling, in words: which node, which input, what to do."""
+"""Explain errors during a sampling: they name the node, the input and what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,19 +7,19 @@ from types import TracebackType
 from ....attention import Run, StepMismatchError
 from ..errors import BadInputError
 
-CORE = Run.__module__.rpartition(".")[0]  # the package `attention`, however the pack is called
-# Whose code says nothing about who is to blame: it is called by everybody.
+CORE = Run.__module__.rpartition(".")[0]  # the package `attention`, whatever the pack's name is
+# These packages are called by all others, so an error in them does not show whose fault it is.
 _COMMON = ("torch", "comfy", "comfy_extras", "einops", "nodes", CORE.rpartition(".")[0])
-# Parts of what torch says if tensors have other sizes than they should have.
+# Words in torch's error texts about tensors of the wrong size.
 _SIZES = ("size", "shape", "must match", "broadcast", "dimension")
 
 
 @contextmanager
 def explained(running: int = 0, clip: int = 0) -> Iterator[None]:
-    """Turn errors of this pack's core, and wrong sizes in other nodes' patches, into words.
+    """Explain errors of this pack's core, and wrong sizes in other nodes' patches.
 
-    running: frames of the clip that the model is run on in here, of `clip`; 0 if it is not run.
-    Everything else passes as it is.
+    running: how many of the clip's frames the model is run on in this context; 0 if it is not run.
+    clip: the number of the clip's frames. All other errors pass unchanged.
     """
     try:
         yield
@@ -29,7 +29,7 @@ def explained(running: int = 0, clip: int = 0) -> Iterator[None]:
         raise BadInputError(
             "sampler",
             f"it does not take the same steps for every frame: {error}.",
-            "Choose another sampler, or use a stock sampler node with the same MODEL: there all "
+            "Choose another sampler, or use a stock sampler node with the same MODEL, where all "
             "frames share their steps.",
         ) from error
     except (RuntimeError, ValueError, IndexError, KeyError) as error:
@@ -48,7 +48,7 @@ def _of_core(error: Exception) -> BadInputError:
     return BadInputError(
         "model",
         f"another node that patches the model changes which frames it is run on ({error}).",
-        "Remove the nodes that patch the model, one after the other, to find the one that does.",
+        "Remove the nodes that patch the model, one after another, to find the one that does it.",
     )
 
 
@@ -57,20 +57,20 @@ def _of_patch(error: Exception, running: int, clip: int, owner: str) -> BadInput
         "model",
         f"the model cannot be run on {running} of the {clip} frames: {owner} expects "
         f"other sizes, as if it held something for every frame of the clip ({error}).",
-        f"Use a stock sampler node and set frames_per_batch to {clip}, so that it sees all "
-        "frames at once, or remove the node that it belongs to.",
+        f"Use a stock sampler node and set frames_per_batch to {clip}, so that the patch sees all "
+        "frames at once, or remove the node that the patch belongs to.",
     )
 
 
 def _owner(error: Exception) -> str | None:
-    """The function of another pack that the error came out of, if it came out of one."""
+    """Return the name of another pack's function that an error came from, or None."""
     owner = None
     traceback = error.__traceback__
     while traceback is not None:
         module = _module(traceback)
         if module and not any(module == n or module.startswith(f"{n}.") for n in _COMMON):
             code = traceback.tb_frame.f_code
-            name = getattr(code, "co_qualname", code.co_name)  # which Python 3.10 does not have
+            name = getattr(code, "co_qualname", code.co_name)  # Python 3.10 has no co_qualname
             owner = f"{name.split('.')[0]} ({module.split('.')[-1]})"
         traceback = traceback.tb_next
     return owner

@@ -1,4 +1,4 @@
-"""The memory of one sampling: what is asked of ComfyUI, and how many frames are run at once."""
+"""The memory of one sampling: what ComfyUI is asked for, and how many frames are run at once."""
 
 import logging
 import math
@@ -17,16 +17,16 @@ log = logging.getLogger("crossframe")
 
 
 class MemoryPlan:
-    """What one sampling needs, and what it does with what there is.
+    """How much memory one sampling needs, and how it uses the memory that is available.
 
-    bank_bytes: what the bank will hold at most, where it takes the memory of the model.
+    bank_bytes: the most that the bank will hold, or 0 if it takes no memory of the model's device.
     """
 
     def __init__(
         self, settings: Settings, order: PaintingOrder, one_batch: bool, has_state: bool
     ) -> None:
-        """order: in which frames are painted. one_batch: whether another node must see the clip
-        in one model call. has_state: whether earlier frames have left something.
+        """order: the order in which frames are painted. one_batch: whether another node must see
+        the clip in one model call. has_state: whether earlier frames have left something.
         """
         self.settings = settings
         self.order = order
@@ -41,13 +41,14 @@ class MemoryPlan:
         return self.order.frames - self.order.start
 
     def expect_bank(self, nbytes: int) -> None:
-        """Take note of what the bank will hold at most; kept elsewhere, it takes no memory here."""
+        """Note the most that the bank will hold; a bank in system memory counts as 0."""
         self.bank_bytes = nbytes if self.settings.storage.device is None else 0
 
     def evaluation_bytes(self, entries: int, shape, dtype: torch.dtype) -> int:
         """Return the bytes that one model evaluation leaves at most in the bank.
 
-        entries: conds that are run. shape: of a latent, (..., height, width).
+        entries: the number of conds that are run. shape: the shape of a latent,
+        (..., height, width).
         """
         storage = self.settings.storage
         per_frame = sum(
@@ -57,12 +58,12 @@ class MemoryPlan:
         return entries * per_frame * self.order.most_kept()
 
     def frames_per_batch(self, model, shape, free: float, device: torch.device) -> int:
-        """Return how many frames to run at once: the user's number, or what is fastest.
+        """Return how many frames to run at once: the user's number, or the fastest that fits.
 
-        Without a number of the user, as many frames are run as is fastest of what fits. What fits
-        is counted with cond and uncond together. If another node needs that, it is all of them, as
-        without cross-frame attention. model: ComfyUI's BaseModel. shape: of the clip's latent.
-        free: bytes on the device that computes.
+        Whether frames fit is estimated with cond and uncond together. If another node needs all
+        frames in one model call, this is all of them, as without cross-frame attention. model:
+        ComfyUI's BaseModel. shape: the shape of the clip's latent. free: the free bytes on the
+        device that computes.
         """
         if self.settings.frames_per_batch > 0:
             return min(self.settings.frames_per_batch, self.rows)
@@ -75,15 +76,15 @@ class MemoryPlan:
         most = fastest(device.type, self.rows)
         whole = frames_that_fit(required, free, most)
         if whole == self.rows and not self.has_state:
-            return whole  # and no bank is needed
+            return whole  # then no bank is needed
         return frames_that_fit(required, free - self.bank_bytes, most)
 
     def batches(self, model, x: torch.Tensor) -> list[Group]:
         """Return the batches that the clip is run in, planned once for the whole run.
 
-        They are planned by what is free once the models are loaded. The split does not change the
-        frames beyond rounding, but a run should not depend on what else happens to memory while it
-        goes on. model: ComfyUI's BaseModel. x: all frames of the clip.
+        They are planned by the memory that is free once the models are loaded. The split changes
+        frames only by rounding, but a run should not depend on what else happens to memory during
+        it. model: ComfyUI's BaseModel. x: all frames of the clip.
         """
         if self._batches is None:
             free = model.current_patcher.get_free_memory(x.device)
@@ -99,10 +100,10 @@ class MemoryPlan:
     def plan_batch(self, model, conds, shape) -> int:
         """Return how many frames of a clip will be run at once, before models are loaded.
 
-        model: the MODEL. conds: cond dicts by input name. shape: of the clip's latent.
+        model: the MODEL. conds: cond dicts by input name. shape: the shape of the clip's latent.
         """
         others, inference = get_additional_models(conds, model.model_dtype())
-        # What could be free with the models of this sampling loaded and all else moved away.
+        # This could be free with only the models of this sampling loaded.
         free = (
             comfy.model_management.get_total_memory(model.load_device)
             - comfy.model_management.extra_reserved_memory()
@@ -121,15 +122,15 @@ class MemoryPlan:
 def ask_for_memory(executor, model, noise_shape, conds, *args, **kwargs):
     """PREPARE_SAMPLING wrapper: ask for the memory of one batch of frames and of the bank.
 
-    ComfyUI estimates memory from a latent's shape alone, so the bank is asked for as the number of
-    frames that would need as much.
+    ComfyUI estimates memory only from a latent's shape, so the bank is expressed as the number of
+    frames that would need the same amount.
     """
     run = run_of(kwargs.get("model_options") or {})
     if run is not None:
         plan = run.memory
         if not run.facts.one_frame:
             noise_shape = [plan.plan_batch(model, conds, noise_shape), *noise_shape[1:]]
-        # What the bank holds already is no longer free, and needs no more room.
+        # What the bank already holds is no longer free, so it is not asked for again.
         to_come = max(plan.bank_bytes - run.core.bank.nbytes, 0)
         per_frame = max(model.model.memory_required([2, *noise_shape[1:]]), 1)
         needed = math.ceil(to_come / per_frame)

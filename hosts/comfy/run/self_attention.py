@@ -1,7 +1,6 @@
-"""What a patched MODEL does inside each self-attention layer: attn1 patch and attn1 replacement.
+"""The attn1 patch and the attn1 replacement, which act inside the self-attention layers.
 
-`shared_projections.py` decides which layers do their work with the patch alone, and which with
-both.
+`shared_projections.py` decides which layers use only the patch, and which use both.
 """
 
 from dataclasses import dataclass
@@ -13,40 +12,41 @@ from ....attention import Layer, attend_to_rows
 from ..model.carried import Carried, carried_in
 from ..model.settings import KEY
 
-# Where the patch leaves word for the replacement: in the dict that ComfyUI makes for one pass
-# through one layer, and hands to both.
+# The key under which the patch leaves data for the replacement, in the dict that ComfyUI makes for
+# one pass through one layer and gives to both.
 ROWS = f"{KEY}_rows"
 
 
 @dataclass
 class LayerCalls:
-    """Counts what happens in the layers of a run, to notice a model call that went past them.
+    """Records what happens in the layers of a run, to notice a model call that bypasses them.
 
-    reached: whether the model has come to an attn1 patch. unattended: how many layers have
-    collected references and not attended to them yet.
+    reached: whether the model has called the attn1 patch. unattended: how many layers have
+    collected references but not attended to them yet.
     """
 
     reached: bool = False
     unattended: int = 0
 
 
-# What is remembered changes with every call: nothing that a compiler may bake in.
+# The run changes with every call, so a compiler must not treat it as constant.
 @torch.compiler.disable
 def attn1_patch(query, context, value, extra_options: dict):
     """attn1 patch: replace the tokens that keys and values are projected from.
 
-    query, context, value: (rows, tokens, channels). Returns the three with context and value
-    of (rows, k * tokens, channels); in shared layers (m, tokens, channels), each reference once.
+    query, context, value: (rows, tokens, channels). Returns the three, with context and value of
+    shape (rows, k * tokens, channels). In shared layers their shape is (m, tokens, channels), with
+    each reference once.
     """
     carried = carried_in(extra_options)
     if carried is None or carried.evaluation is None:
-        return query, context, value  # a call of the model outside of a sampling
+        return query, context, value  # the model is called outside of a sampling
     evaluation, calls = carried.evaluation, carried.run.calls
     calls.reached = True
     block, number = extra_options["block"]
     layer = Layer(block, number, extra_options["block_index"])
     labels = zip(extra_options["cond_or_uncond"], extra_options["uuids"])
-    # A cond that another node's wrapper brings in later has no name; its label will do.
+    # A cond that another node's wrapper brings in later has no name, so its label is used.
     entries = [evaluation.names.get(label, label) for label in labels]
     tokens = (context,) if value is context else (context, value)
     if layer in evaluation.shared:
@@ -59,14 +59,14 @@ def attn1_patch(query, context, value, extra_options: dict):
 
 @torch.compiler.disable
 def attn1_replacement(query, key, value, extra_options: dict):
-    """attn1 replacement: every row attends to its references, which were projected once.
+    """attn1 replacement: let every row attend to its references, which were projected once.
 
-    query: (rows, q, channels). key, value: (m, tokens, channels). Returns (rows, q, channels),
-    by whatever attention ComfyUI was started with, or another node has put in its place.
+    query: (rows, q, channels). key, value: (m, tokens, channels). Returns (rows, q, channels). It
+    uses the attention that ComfyUI was started with, or that another node has put in its place.
     """
 
     def attention(queries, keys, values):
-        # Looked up at every call: there are packs that put another function there.
+        # It is looked up at every call, because some packs put another function there.
         return comfy.ldm.modules.attention.optimized_attention(
             queries,
             keys,

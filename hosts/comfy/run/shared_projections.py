@@ -1,10 +1,10 @@
-"""In which layers the rows of a batch share the projections of their references.
+"""Choose the layers in which the rows of a batch share the projections of their references.
 
-Two ways lead to the same numbers. The *compatible* one is the attn1 patch alone: it hands every
+Two ways lead to the same numbers. The *compatible* way uses only the attn1 patch: it gives every
 row the hidden states of its references, and ComfyUI projects and attends as usual, whatever other
-patches are there. In the *shared* one the patch hands on every reference once, ComfyUI projects
-them, and an attn1 replacement lets the rows attend to them together. It is taken, layer by layer,
-where nobody else stands between the two.
+patches are there. In the *shared* way the patch passes on every reference once, ComfyUI projects
+them, and an attn1 replacement lets the rows attend to them together. It is chosen, layer by layer,
+if no other code stands between the patch and the replacement.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from ..model.settings import KEY, NODE
 from ..model.unet import transformer_blocks
 from .self_attention import attn1_patch, attn1_replacement
 
-COMPILED = "torch.compile"  # key of the wrapper that TorchCompileModel and others add
+COMPILED = "torch.compile"  # the key of the wrapper that TorchCompileModel and others add
 
 
 def without_replaced(layers: Iterable[Layer], transformer_options: dict) -> frozenset[Layer]:
@@ -36,8 +36,8 @@ def share_projections(
 ):
     """APPLY_MODEL wrapper: replace attention, for this call, in the layers that may be shared.
 
-    This is done here, and not earlier, because what conds bring with them (hooks) has joined in
-    by now. Raises BadInputError or RuntimeError if the call went past cross-frame attention.
+    This is done here and not earlier, because only now the options include what conds bring with
+    them (hooks). Raises BadInputError or RuntimeError if the call bypassed cross-frame attention.
     """
     carried = carried_in(transformer_options)
     options = transformer_options
@@ -53,9 +53,9 @@ def share_projections(
 class SharedProjections:
     """Decides, for one sampling, in which layers rows may share projections.
 
-    untouched: the layers that run ComfyUI's own code. Other packs put theirs into blocks and
-    classes, and theirs may read what the attn1 patch returns, which must then have a row for every
-    row.
+    untouched: the layers that run ComfyUI's own code. Other packs put their code into blocks and
+    classes. Such code may read what the attn1 patch returns, and then needs one row of it for every
+    row of the batch.
     """
 
     untouched: frozenset[Layer]
@@ -104,19 +104,19 @@ def _with_shared_layers(options: dict, unet) -> dict:
 
 
 def _check_attended(options: dict) -> None:
-    """Raise an error if a model call did not do in its layers what it should have done.
+    """Raise an error if a model call bypassed cross-frame attention.
 
-    RuntimeError if references were collected and nobody attended to them. BadInputError if a
-    compiled model has never come to an attn1 patch in this run: ComfyUI's node compiles without
-    looking at patches again, so what was compiled for a MODEL without any goes on without any.
+    Raises RuntimeError if a layer has collected references but not attended to them, BadInputError
+    if a compiled model has never called the attn1 patch in this run. ComfyUI's node does not
+    compile again if patches change, so code that was compiled without patches ignores them.
     """
     carried: Carried = options[KEY]
     calls = carried.run.calls
     if calls.unattended:
         raise RuntimeError(
             f"{NODE}: another node has kept {calls.unattended} layers of the model from attending "
-            "to the frames that were collected for them; take out the nodes that patch the model "
-            "one after the other to find it"
+            "to the frames that were collected for them. Remove the nodes that patch the model, "
+            "one after another, to find it."
         )
     if not calls.reached and COMPILED in options.get("wrappers", {}).get("apply_model", {}):
         raise BadInputError(

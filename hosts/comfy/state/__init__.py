@@ -1,1 +1,1 @@
-"""What frames leave for later ones: in memory, in a file, after an interruption."""
+"""What frames leave for later frames: in memory, in a file, and after an interruption."""

@@ -1,4 +1,4 @@
-"""A state in ComfyUI: hidden states of painted frames, and what they were made with."""
+"""A state in ComfyUI: hidden states of painted frames, and the settings that made them."""
 
 import functools
 import hashlib
@@ -15,19 +15,18 @@ from ..model.settings import Settings
 from ..model.unet import sample_weights
 from ..rows.conditions import conds_that_run
 
-TOLERANCE = (
-    1e-3  # of the largest sampled weight; a checkpoint is stored as fp16 here and fp32 there
-)
+# Relative to the largest of the sampled weights. A checkpoint may be stored as fp16 or as fp32.
+TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a state was made with, as far as frames that go on from it need the same.
+    """What a state was made with, as far as frames that continue from it need the same.
 
-    model: its family. weights: some of them. dtype: of hidden states. layers: (block, number,
-    transformer, channels, halvings) of each. part: of the denoising in which it acts. latent:
-    (channels, height, width). guidance: (name, number) of conds that run. noise: a digest of
-    the first frame's.
+    model: the model's family. weights: some of the model's weights. dtype: the dtype of hidden
+    states. layers: (block, number, transformer, channels, halvings) of each layer. part: the part
+    of the denoising in which cross-frame attention acts. latent: (channels, height, width).
+    guidance: (name, number) of the conds that run. noise: a digest of the first frame's noise.
     """
 
     model: str
@@ -43,7 +42,7 @@ class Origin:
 
     @classmethod
     def of(cls, guider, noise: torch.Tensor, sampler, sigmas: torch.Tensor) -> "Origin":
-        """What a sampling is about to be made with. noise: (frames, channels, height, width)."""
+        """Return the origin of a sampling that begins. noise: (frames, channels, height, width)."""
         settings: Settings = settings_of(guider.model_options)
         model = guider.model_patcher.model
         return cls(
@@ -60,7 +59,7 @@ class Origin:
         )
 
     def same_weights(self, other: "Origin") -> bool:
-        """Whether both models seem to be one checkpoint."""
+        """Return whether both models seem to be the same checkpoint."""
         most = max(map(abs, self.weights), default=0.0)
         pairs = zip(self.weights, other.weights)
         return all(abs(mine - theirs) <= TOLERANCE * most for mine, theirs in pairs)
@@ -68,16 +67,16 @@ class Origin:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class ComfyState(State):
-    """A state and what it was made with. Socket type CROSS_FRAME_STATE."""
+    """A state with its origin. Its socket type is CROSS_FRAME_STATE."""
 
     origin: Origin
 
     @classmethod
     def of(cls, state: State, origin: Origin) -> "ComfyState":
-        """A state with its origin.
+        """Return a state with its origin.
 
-        Conds that another node's wrapper brought in have no name that would hold in a later run
-        (see `attend`), so what they left is no use.
+        Conds that another node's wrapper brought in have no name that is valid in a later run
+        (see `attn1_patch`), so what they left cannot be used and is dropped.
         """
         stored = {key: held for key, held in state.stored.items() if _has_a_name(key.entry)}
         return cls(state.frames, state.scene, state.noise_levels, stored, origin)
@@ -95,48 +94,49 @@ class ComfyState(State):
 
 
 def _has_a_name(entry: Any) -> bool:
-    """Return whether a cond entry is called (cond index, position), which holds in later runs."""
+    """Return whether a cond entry is named (cond index, position), which is valid in later runs."""
     return isinstance(entry[1], int)
 
 
 @dataclass(frozen=True, repr=False)
 class NotKept:
-    """Stands on a sampler's output `state` if the sampler has kept none.
+    """The value of a sampler's output `state` if the sampler has not kept a state.
 
-    It is not None, which means that nothing is connected: ComfyUI keeps outputs for later runs
-    of a graph, and whoever is connected to this one then must not paint as if there were none.
+    It is not None, because None means that nothing is connected. ComfyUI keeps outputs for later
+    runs of a graph, and a node that is connected to this output later must not paint as if there
+    were no state.
     """
 
     def __repr__(self) -> str:
-        return "CrossFrame state: not kept, since nothing was connected to it"
+        return "CrossFrame state: not kept, because nothing was connected to it"
 
 
 NOT_KEPT = NotKept()
 
 
 def checked_state(state: Any) -> ComfyState | None:
-    """What arrives at an input `state`: a state, or None if nothing is connected.
+    """Return what arrives at an input `state`: a state, or None if nothing is connected.
 
-    Raises BadInputError if it was not kept, or is no state.
+    Raises BadInputError if the state was not kept, or if the value is not a state.
     """
     if state is None or isinstance(state, ComfyState):
         return state
     if isinstance(state, NotKept):
         raise BadInputError(
             "state",
-            "the sampler that it comes from has not kept it, since nothing was connected to that "
-            "output when it ran.",
-            "Switch keep_state on in that sampler, which then runs again and keeps its state.",
+            "the sampler that it comes from has not kept it, because nothing was connected to that "
+            "output when the sampler ran.",
+            "Switch keep_state on in that sampler. It then runs again and keeps its state.",
         )
     raise BadInputError(
         "state",
-        f"it is no state, but a {type(state).__name__}.",
+        f"it is not a state, but a {type(state).__name__}.",
         "Connect the output 'state' of a CrossFrame sampler or of CrossFrameLoadState.",
     )
 
 
 def sampler_name(sampler) -> str:
-    """What to call a SAMPLER."""
+    """Return a readable name of a SAMPLER."""
     function = getattr(sampler, "sampler_function", sampler)
     while isinstance(function, functools.partial):
         function = function.func
@@ -145,6 +145,6 @@ def sampler_name(sampler) -> str:
 
 
 def digest(values: torch.Tensor) -> str:
-    """A short name for the exact values of a tensor."""
+    """Return a short name for the exact values of a tensor."""
     flat = values.detach().cpu().contiguous().flatten()
     return hashlib.sha256(flat.view(torch.uint8).numpy().tobytes()).hexdigest()[:32]

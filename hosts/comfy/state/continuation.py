@@ -1,4 +1,4 @@
-"""How a run goes on from an earlier one, and what it leaves for a later one."""
+"""How a run continues from an earlier run, and what it leaves for a later run."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,9 +18,9 @@ ANCHORS = (KEEP, ANEW)
 class Continuation:
     """What the user chose about frames before and after those of a latent.
 
-    state: what earlier frames have left. anchor: one of ANCHORS; ANEW begins a new scene, so
-    that frames look at nothing but the frames of this latent. carry: whether to leave a state.
-    reference_only: whether frames are only looked at, not painted.
+    state: what earlier frames have left. anchor: one of ANCHORS. ANEW begins a new scene, so that
+    frames look only at frames of this latent. carry: whether to leave a state. reference_only:
+    whether frames are only looked at, and not painted.
     """
 
     state: ComfyState | None = None
@@ -30,16 +30,16 @@ class Continuation:
 
     @property
     def first(self) -> int:
-        """Number of the latent's first frame in the clip."""
+        """The number of the latent's first frame in the clip."""
         return 0 if self.state is None else self.state.frames
 
     @property
     def has_origin(self) -> bool:
-        """Whether it matters what the run is made with."""
+        """Whether the run needs an origin, because it continues from a state or leaves one."""
         return self.state is not None or self.carry
 
     def policy(self, policy: Policy) -> Policy:
-        """Return a policy with the scenes that the state brings and that this run begins."""
+        """Return a policy with the scene of the state and the scene that this run may begin."""
         if self.state is None:
             return policy
         starts = {self.state.scene}
@@ -52,10 +52,11 @@ NOTHING = Continuation()
 
 
 def state_at(state: Any, first_frame: int) -> ComfyState | None:
-    """Return a state for frames that begin at a number of the clip; 0 means right after its own.
+    """Return a state for frames that begin at `first_frame`; 0 means right after the state's own.
 
-    state: what arrives at the node's input; None if nothing is connected. Raises BadInputError if
-    it was not kept, if there is none to count from, or if these frames are painted already.
+    state: what arrives at the node's input, or None if nothing is connected. Raises BadInputError
+    if the state was not kept, if `first_frame` is given without a state, or if these frames are
+    already painted.
     """
     state = checked_state(state)
     if first_frame == 0:
@@ -64,21 +65,21 @@ def state_at(state: Any, first_frame: int) -> ComfyState | None:
         raise BadInputError(
             "first_frame",
             f"it is {first_frame}, but there is no state.",
-            "Connect the state that these frames go on from, or set first_frame to 0.",
+            "Connect the state that these frames continue from, or set first_frame to 0.",
         )
     if first_frame < state.frames:
         raise BadInputError(
             "first_frame",
             f"it is {first_frame}, but the state comes after {state.frames} frames.",
-            f"Set it to {state.frames} or more, or to 0 for right after the state.",
+            f"Set it to {state.frames} or more, or to 0, which means right after the state.",
         )
     return state.moved(first_frame)
 
 
 def with_state_of_model(guider, continuation: Continuation) -> Continuation:
-    """Go on from the state that a guider's MODEL brings, unless the node has one.
+    """Add the state that a guider's MODEL brings, if there is one.
 
-    Raises BadInputError if there are two.
+    Raises BadInputError if the node has a state, too.
     """
     carried = carried_by(guider.model_options)
     if carried is None or carried.settings.state is None:

@@ -1,6 +1,6 @@
-"""States as safetensors files: written whole or not at all, and checked before they are used.
+"""States as safetensors files, which are written whole or not at all and checked before use.
 
-Every tensor goes by its address; all else is JSON in the file's metadata.
+The name of every tensor is its address. Everything else is JSON in the file's metadata.
 """
 
 import dataclasses
@@ -28,11 +28,11 @@ SAVE = "CrossFrameSaveState"
 
 
 def save_state(state: Any, prefix: str) -> tuple[Path, str]:
-    """Write a state into ComfyUI's output folder: (file, its subfolder there).
+    """Write a state into ComfyUI's output folder; return the file and its subfolder there.
 
-    state: what arrives at the node's input. prefix: what the file's name begins with, with
-    subfolders; a number follows.
-    Raises BadInputError if there is no state or no room for it.
+    state: what arrives at the node's input. prefix: the beginning of the file's name, which may
+    include subfolders; a number follows it.
+    Raises BadInputError if there is no state or not enough room for it.
     """
     state = checked_state(NOT_KEPT if state is None else state)
     folder, name, number, subfolder, _ = folder_paths.get_save_image_path(
@@ -42,7 +42,7 @@ def save_state(state: Any, prefix: str) -> tuple[Path, str]:
     if state.nbytes > free:
         raise BadInputError(
             "state",
-            f"it takes {readable_size(state.nbytes)}, and {readable_size(free)} are free in "
+            f"it takes {readable_size(state.nbytes)}, but only {readable_size(free)} are free in "
             f"{folder}.",
             "Make room, or set bank_precision to 'int8 per token'.",
         )
@@ -52,7 +52,7 @@ def save_state(state: Any, prefix: str) -> tuple[Path, str]:
 
 
 def write(state: ComfyState, file: Path) -> None:
-    """Write a state to a file, which is there when all of it is."""
+    """Write a state to a file, which appears only when it is complete."""
     about = {
         "frames": state.frames,
         "scene": state.scene,
@@ -65,7 +65,7 @@ def write(state: ComfyState, file: Path) -> None:
 
 
 def write_whole(tensors: dict[str, torch.Tensor], file: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file, which is there when all of it is."""
+    """Write a safetensors file, which appears only when it is complete."""
     part = file.with_name(f".{file.name}.part")
     try:
         save_file(tensors, part, metadata)
@@ -75,7 +75,7 @@ def write_whole(tensors: dict[str, torch.Tensor], file: Path, metadata: dict[str
 
 
 def _named(state: ComfyState) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor of a state and its name in a file."""
+    """Yield the name in a file and the values of every tensor of a state."""
     for key, frames in state.stored.items():
         for frame, tokens in frames.items():
             for number, stored in enumerate(tokens):
@@ -85,32 +85,32 @@ def _named(state: ComfyState) -> Iterator[tuple[str, torch.Tensor]]:
                 entry: Any = key.entry  # (cond index, position in its list)
                 words = (key.step, *key.layer, *entry, count, frame, number, dtype)
                 name = "/".join(map(str, words))
-                # One file must not hold one memory twice, as views of a tensor would.
+                # A file must not hold the same memory twice, which views of one tensor would do.
                 yield f"{name}/values", stored.values.contiguous()
                 if stored.scale is not None:
                     yield f"{name}/scale", stored.scale.contiguous()
 
 
 def load_state(name: str) -> ComfyState:
-    """Read a state by its name in ComfyUI's folders. Raises BadInputError unless it is whole."""
+    """Read a state by its name in ComfyUI's folders. Raises BadInputError if it is not whole."""
     return read(Path(folder_paths.get_annotated_filepath(name)))
 
 
 def read(file: Path) -> ComfyState:
-    """Read a state from a file. Raises BadInputError unless it is a whole state."""
+    """Read a state from a file. Raises BadInputError if it is not a whole state."""
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise _unreadable(file, "is no state of CrossFrame, or of another version of it")
+                raise _unreadable(file, "is not a CrossFrame state, or is of another version")
             names = list(opened.keys())
             if len(names) != int(metadata["tensors"]):
-                raise _unreadable(file, "has lost a part")
+                raise _unreadable(file, "is incomplete")
             return _state(json.loads(metadata["about"]), {n: opened.get_tensor(n) for n in names})
     except FileNotFoundError as error:
-        raise _unreadable(file, "is not there") from error
+        raise _unreadable(file, "does not exist") from error
     except SafetensorError as error:
-        raise _unreadable(file, f"is damaged, cut off, or no safetensors file ({error})") from error
+        raise _unreadable(file, f"is damaged, cut off, or not safetensors ({error})") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, BadInputError):
             raise
@@ -119,16 +119,16 @@ def read(file: Path) -> ComfyState:
 
 def _unreadable(file: Path, problem: str) -> BadInputError:
     return BadInputError(
-        "file", f"{file.name} {problem}.", f"Choose another, or make it anew with {SAVE}."
+        "file", f"{file.name} {problem}.", f"Choose another, or make it again with {SAVE}."
     )
 
 
 def _state(about: dict, tensors: dict[str, torch.Tensor]) -> ComfyState:
-    """Put a state together again. Raises an error of Python's own where something is amiss."""
+    """Rebuild a state. Raises one of Python's own errors if something is wrong."""
     origin = about["origin"]
     origin = Origin(**{key: _tuples(value) for key, value in origin.items()})
     kept: dict[Key, dict[int, tuple[Stored, ...]]] = {}
-    for name in sorted(tensors):  # streams of one frame in their order
+    for name in sorted(tensors):  # so that the streams of a frame come in order
         *words, what = name.split("/")
         if what == "scale":
             continue
@@ -148,7 +148,7 @@ def _state(about: dict, tensors: dict[str, torch.Tensor]) -> ComfyState:
         )
         frames = kept.setdefault(key, {})
         if len(frames.get(int(frame), ())) != int(stream):
-            raise ValueError(f"{name} stands alone")
+            raise ValueError(f"a tensor before {name} is missing")
         frames[int(frame)] = (*frames.get(int(frame), ()), stored)
     return ComfyState(
         int(about["frames"]), int(about["scene"]), tuple(about["noise_levels"]), kept, origin
@@ -156,5 +156,5 @@ def _state(about: dict, tensors: dict[str, torch.Tensor]) -> ComfyState:
 
 
 def _tuples(value):
-    """Lists, which JSON has in place of tuples, as tuples."""
+    """Turn lists back into tuples, which JSON does not have."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,8 +1,9 @@
-"""A name for everything that decides how frames come out, so that none of them is used for others.
+"""A fingerprint of everything that decides what frames look like.
 
-Two things go in: the graph that leads to the node, with every setting in it, and the contents of
-what arrives: latents, noise, prompts, hints, masks, and samples of all weights. A change that
-leaves no trace in either, such as other code in a node pack, is not seen.
+It keeps finished frames from being used for another sampling. Two things go in: the graph that
+leads to the node, with all of its settings, and the contents of what arrives, which are latents,
+noise, prompts, hints, masks and samples of all weights. A change that leaves no trace in either,
+such as other code in a node pack, is not noticed.
 """
 
 import hashlib
@@ -13,17 +14,17 @@ from typing import Any
 
 import torch
 
-SAMPLES = 4  # of each vector of weights
+SAMPLES = 4  # how many numbers of each vector of weights are used
 
 
 class NotRepeatable(Exception):  # noqa: N818  (no error: only a reason not to resume)
-    """The graph would come out differently a second time."""
+    """The graph would give another result a second time."""
 
 
 def fingerprint(node, guider, *contents: Any) -> str:
-    """A name for a sampling in the graph that is executed.
+    """Return a fingerprint of a sampling in the graph that is executed.
 
-    node: the class that ComfyUI executes. contents: whatever else arrives, as plain data.
+    node: the class that ComfyUI executes. contents: everything else that arrives, as plain data.
     Raises NotRepeatable.
     """
     digest = hashlib.sha256(_graph(node).encode())
@@ -36,7 +37,7 @@ def fingerprint(node, guider, *contents: Any) -> str:
 
 
 def _graph(node) -> str:
-    """The graph that leads to a node: kinds of nodes and all their settings, not their ids."""
+    """Return a digest of the graph that leads to a node: types and settings of nodes, not ids."""
     if node.hidden is None or node.hidden.dynprompt is None:
         raise NotRepeatable("it is not known which graph it belongs to")
     graph = node.hidden.dynprompt
@@ -47,7 +48,7 @@ def _graph(node) -> str:
             found = graph.get_node(name)
             changed = found.get("is_changed")
             if any(isinstance(value, float) and math.isnan(value) for value in _flat(changed)):
-                raise NotRepeatable(f"{found['class_type']} runs anew every time")
+                raise NotRepeatable(f"{found['class_type']} runs again every time")
             inputs = {
                 key: [describe(value[0]), value[1]] if _is_link(graph, value) else value
                 for key, value in sorted(found["inputs"].items())
@@ -70,7 +71,7 @@ def _flat(value: Any) -> Iterable[Any]:
 
 
 def _cond(cond: dict) -> dict:
-    """What is plain data in a cond, and its chain of ControlNets."""
+    """Return a cond with its chain of ControlNets replaced by plain data."""
     chain, control = [], cond.get("control")
     while control is not None:
         network = getattr(control, "control_model", None)
@@ -82,7 +83,7 @@ def _cond(cond: dict) -> dict:
 
 
 def _weights(module: torch.nn.Module, originals: dict, prefix: str) -> list:
-    """Samples of all vectors of weights, as they are without patches."""
+    """Return samples of all vectors of weights, in their unpatched form."""
     found = []
     for name, weight in module.named_parameters():
         if weight.ndim == 1:
@@ -94,12 +95,12 @@ def _weights(module: torch.nn.Module, originals: dict, prefix: str) -> list:
 
 
 def _patch(patch: tuple) -> list:
-    """One of ComfyUI's weight patches: its numbers, and the tensors it holds."""
+    """Return one of ComfyUI's weight patches as plain data: its numbers and its tensors."""
     return [getattr(part, "weights", part) for part in patch]
 
 
 def _add(digest, value: Any) -> None:
-    """Add plain data; of anything else, only what it is: the graph says how it was made."""
+    """Add plain data to a digest. Other values add only their class: the graph describes them."""
     if isinstance(value, torch.Tensor):
         flat = value.detach().cpu().contiguous()
         digest.update(f"{flat.dtype}{tuple(flat.shape)}".encode())

@@ -2,12 +2,13 @@
 
 Frames are kept as they are painted: one group after another, and a group is usually one frame. Each
 group has a file with its latents. Each frame has a file with its hidden states for as long as a
-later group needs them. Files are written whole or not at all, the latents last, and they name the
-hidden states that belong to them. So at whatever moment the run ends, the groups with latents are
-complete, and a run can go on from them. Whatever else lies there is left over and not looked at.
+later group needs them. Files are written whole or not at all. The file with the latents is written
+last, and it names the hidden states that belong to it. So no matter when a run ends, the groups
+that have latents are complete, and a run can continue from them. All other files are left over and
+ignored.
 
-A run never fails by its record. If the disk is full, or the folder cannot be written, that is
-said and the run goes on without.
+A run never fails because of its record. If the disk is full, or the folder cannot be written, the
+user is told, and the run continues without the record.
 """
 
 import contextlib
@@ -33,7 +34,7 @@ from .fingerprint import NotRepeatable, fingerprint
 from .search import UNFINISHED
 
 log = logging.getLogger("crossframe")
-PARTS = (".hidden_", ".latents_", ".tmp")  # what a file is called before all of it is there
+PARTS = (".hidden_", ".latents_", ".tmp")  # names of incomplete files begin with these
 
 # Samples and x0 of the frames of a group, each (frames, channels, height, width).
 Finished = tuple[torch.Tensor, torch.Tensor | None]
@@ -41,9 +42,9 @@ Finished = tuple[torch.Tensor, torch.Tensor | None]
 
 @dataclass(frozen=True)
 class Taken:
-    """What is taken up of a run that was interrupted.
+    """What is taken over from an interrupted run.
 
-    finished: of its groups, in the order of painting. state: what they have left.
+    finished: the finished groups, in the order of painting. state: what they have left.
     """
 
     finished: tuple[Finished, ...]
@@ -56,15 +57,15 @@ class Taken:
 
 
 def open_record(node, guider, contents: Sequence[Any], notes: Notes) -> "Record | None":
-    """The record of a sampling in the graph that is executed; None if it cannot have one.
+    """Return the record of a sampling in the graph that is executed, or None if it can have none.
 
     node: the class that ComfyUI executes. contents: what the frames depend on, as plain data.
-    notes: where it is said if there is none, or if it cannot be kept.
+    notes: get a line if there is no record, or if it cannot be kept.
     """
     try:
         return Record(fingerprint(node, guider, *contents), notes)
     except NotRepeatable as reason:
-        notes.warn(f"This run is not resumable, since {reason}.")
+        notes.warn(f"This run is not resumable, because {reason}.")
         return None
 
 
@@ -72,13 +73,13 @@ class Record:
     """The frames of one run on disk."""
 
     def __init__(self, name: str, notes: Notes) -> None:
-        """name: of everything that the frames depend on. notes: where troubles are said."""
+        """name: a fingerprint of what frames depend on. notes: get a line about each problem."""
         self.folder = Path(folder_paths.get_output_directory()) / UNFINISHED / name
         self.notes = notes
         self._given_up = False
 
     def finished(self) -> list[Finished]:
-        """Return the groups that are there, from the first on."""
+        """Return the finished groups in the folder, from the first on."""
         found: list[Finished] = []
         while (file := self._latents(len(found))).exists():
             tensors = load_file(file)
@@ -86,9 +87,9 @@ class Record:
         return found
 
     def found(self, first: int, origin: Origin) -> Taken | None:
-        """Return what an interrupted run has left; None if there is nothing of use.
+        """Return what an interrupted run has left, or None if there is nothing usable.
 
-        first: number of the latent's first frame. origin: of the new run.
+        first: the number of the latent's first frame. origin: the origin of the new run.
         """
         try:
             finished = self.finished()
@@ -100,7 +101,7 @@ class Record:
             return None
         except (ValueError, KeyError, TypeError, SafetensorError) as error:
             self.notes.warn(
-                f"This run is starting over, since what was kept of it cannot be used ({error})."
+                f"This run is starting over, because its kept frames cannot be used ({error})."
             )
             self.discard()
             return None
@@ -118,7 +119,7 @@ class Record:
             self._give_up(f"{self.folder} cannot be written ({error})")
 
     def discard(self) -> None:
-        """Remove all of it: the run is finished."""
+        """Remove the record, because the run is finished or the record cannot be used."""
         shutil.rmtree(self.folder, ignore_errors=True)
         if os.path.isdir(self.folder):
             self.notes.warn(
@@ -126,7 +127,7 @@ class Record:
             )
 
     def _state(self, groups: int, first: int, origin: Origin) -> ComfyState:
-        """Return what the first groups have left. first: number of the latent's first frame."""
+        """Return what the first groups have left. first: the number of the latent's first frame."""
         with safe_open(self._latents(groups - 1), framework="pt") as opened:
             about = opened.metadata() or {}
         if "needed" not in about:
@@ -143,7 +144,7 @@ class Record:
         needed = sorted(lead.needed())
         for number in needed:
             file = self._hidden(number)
-            # What lies there of this group is left over from a run that did not finish it.
+            # An existing file of this group is left over from a run that did not finish the group.
             if number in lead.frames or not file.exists():
                 write(ComfyState.of(lead.leave({number}), origin), file)
         samples, x0 = finished
@@ -155,9 +156,9 @@ class Record:
         self._tidy({self._hidden(number) for number in needed})
 
     def _tidy(self, needed: Collection[Path]) -> None:
-        """Remove hidden states that no later frame needs, and parts of files.
+        """Remove hidden states that no later frame needs, and incomplete files.
 
-        One that cannot be removed only takes room.
+        A file that cannot be removed does no harm but takes room.
         """
         for file in [*self.folder.iterdir()]:
             if file.name.startswith(PARTS) or (file.name.endswith(SUFFIX) and file not in needed):
@@ -165,10 +166,10 @@ class Record:
                     file.unlink()
 
     def _give_up(self, reason: str) -> None:
-        """Go on without. reason: what does not work, in words."""
+        """Continue without the record. reason: what does not work, in words."""
         self._given_up = True
         self.notes.warn(
-            f"Finished frames are not kept on disk from here on: {reason}. The run goes on, but "
+            f"Finished frames are not kept on disk from here on: {reason}. The run continues, but "
             "if it is interrupted, frames that are not kept have to be painted again."
         )
 

@@ -1,4 +1,4 @@
-"""Whether a state fits what is about to be sampled, and in words why it does not."""
+"""Check whether a state fits what is about to be sampled, and say why if it does not."""
 
 from typing import NamedTuple
 
@@ -12,9 +12,10 @@ SAME_SETTINGS = "Make both with the same settings."
 
 
 class Pair(NamedTuple):
-    """Something that must be the same: of the state, of this run, what to say if it is not.
+    """Something that must be the same in the state and in this run, and the texts if it is not.
 
-    problem: a sentence with gaps for the two.
+    made, now: its values in the state and in this run. problem: a sentence with gaps for both.
+    fix: what the user can do.
     """
 
     made: str
@@ -24,7 +25,7 @@ class Pair(NamedTuple):
 
 
 def check_origin(made: Origin, now: Origin) -> None:
-    """Raise BadInputError, with both values, unless a state fits what is about to be sampled."""
+    """Raise BadInputError, which shows both values, if a state does not fit this sampling."""
     for pair in (*_of_model(made, now), *_of_sampling(made, now), *_of_attention(made, now)):
         if pair.made != pair.now:
             problem = pair.problem.format(pair.made, pair.now)
@@ -134,7 +135,7 @@ def _part(part: tuple[float, float]) -> str:
 
 
 def _prompts(guidance: tuple[tuple[str, int], ...]) -> str:
-    """E.g. "1 positive prompt and 2 negative prompts"."""
+    """Write the numbers of prompts, e.g. "1 positive prompt and 2 negative prompts"."""
     return " and ".join(
         f"{count} {name} prompt{'' if count == 1 else 's'}" for name, count in guidance
     )

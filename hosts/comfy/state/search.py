@@ -1,10 +1,10 @@
-"""Which states there are for the user to choose from.
+"""List the state files that the user can choose from.
 
-ComfyUI asks for this list whenever a page is loaded, and several times for every run of a graph,
-and output folders of people who make videos hold hundreds of thousands of files. So the search is
-bounded: the folder itself is read as a whole, as ComfyUI's own loaders do; below it, folders up
-to some depth, those that were changed last first, until so many files have been seen. A state
-that is not found that way can be moved up, and one that a workflow names is loaded wherever it
+ComfyUI asks for this list whenever a page is loaded, and several times for every run of a graph.
+The output folders of people who make videos can hold hundreds of thousands of files. So the search
+is limited. The folder itself is read completely, as ComfyUI's own loaders do. Below it, folders are
+read up to some depth, the most recently changed ones first, until a number of files has been seen.
+A state that is not found can be moved up, and a state that a workflow names is loaded wherever it
 lies.
 """
 
@@ -19,15 +19,15 @@ from ..errors import BadInputError
 from .files import SAVE, SUFFIX
 
 UNFINISHED = "crossframe/unfinished"  # where runs in progress keep frames, in the output folder
-NO_STATE = "no state yet"  # stands in the list if there are none, since a list must not be empty
-DEPTH = 4  # folders below the input or output folder
-MOST = 20_000  # files and folders seen below it, and most that are seen of one folder
+NO_STATE = "no state yet"  # the only choice if there is no state, because a list must not be empty
+DEPTH = 4  # how many levels of folders below the input or output folder are searched
+MOST = 20_000  # after how many files and folders below it, and in one of its folders, it stops
 
 
 def state_files() -> list[str]:
-    """The states in ComfyUI's input and output folders, named as ComfyUI annotates paths.
+    """Return the states in ComfyUI's input and output folders, as ComfyUI's annotated paths.
 
-    [NO_STATE] if there are none.
+    Returns [NO_STATE] if there are none.
     """
     found = [
         file.relative_to(folder).as_posix() + mark
@@ -47,21 +47,21 @@ def check_file(name: str) -> None:
             "file",
             "there was no state to choose from when the page was loaded.",
             f"Run a graph with {SAVE} at the output 'state' of a CrossFrame sampler, or copy a "
-            "state into ComfyUI's input folder; then reload the page and choose it.",
+            "state into ComfyUI's input folder. Then reload the page and choose it.",
         )
     if not _is_there(name):
         raise BadInputError(
             "file",
             f"there is no file '{name}'.",
-            f"Reload the page and choose another, or make it anew with {SAVE}.",
+            f"Reload the page and choose another, or make it again with {SAVE}.",
         )
 
 
 def _is_there(name: str) -> bool:
-    """Whether there is a file of that name in the input or output folder.
+    """Return whether there is a file of that name in the input or output folder.
 
-    Nowhere else: this is in place of ComfyUI's own check that a name is one of the list, and not
-    every version of it minds where an annotated path leads to.
+    Files in other folders are refused. This check replaces ComfyUI's own, which accepts only names
+    in the list, and not every version of ComfyUI checks where an annotated path leads to.
     """
     try:
         file = os.path.abspath(folder_paths.get_annotated_filepath(name))
@@ -73,7 +73,7 @@ def _is_there(name: str) -> bool:
 
 
 def _search(top: Path) -> Iterator[Path]:
-    """The states in a folder, as far as the bounds allow."""
+    """Yield the states in a folder, within the limits of the search."""
     seen, level = 0, [top]
     for _ in range(DEPTH + 1):
         below: list[Path] = []
@@ -92,9 +92,9 @@ def _is_state(name: str, is_folder: bool) -> bool:
 
 
 def _entries(folder: Path, most: int | None) -> list[tuple[str, bool]]:
-    """(name, whether it is a folder) of what a folder holds and does not hide.
+    """Return (name, whether it is a folder) for each visible entry of a folder.
 
-    most: of them; None for all. Nothing of a folder that cannot be read.
+    most: how many entries are read; None means all. A folder that cannot be read gives none.
     """
     try:
         with os.scandir(folder) as entries:
@@ -108,7 +108,7 @@ def _entries(folder: Path, most: int | None) -> list[tuple[str, bool]]:
 
 
 def _changed(folder: Path) -> float:
-    """When a folder was changed last; it may be gone by now."""
+    """Return when a folder was last changed, or 0 if it no longer exists."""
     try:
         return folder.stat().st_mtime
     except OSError:
