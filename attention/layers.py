@@ -5,6 +5,7 @@ Every U-Net of the Stable Diffusion family is a contracting path ("input"), a bo
 holds one stack of transformer blocks, and each of those has exactly one attn1.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,20 +26,20 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerSet:
-    """The layers of a U-Net that lie on the given paths."""
+    """A named set of layers: a predicate over their addresses."""
 
     name: str
-    blocks: frozenset[str]
+    contains: Callable[[Layer], bool]
 
     def __contains__(self, layer: Layer) -> bool:
-        return layer.block in self.blocks
+        return self.contains(layer)
 
 
 LAYER_SETS: dict[str, LayerSet] = {
     layer_set.name: layer_set
     for layer_set in (
-        LayerSet("up", frozenset({"output"})),
-        LayerSet("mid + up", frozenset({"middle", "output"})),
-        LayerSet("all", frozenset({"input", "middle", "output"})),
+        LayerSet("up", lambda layer: layer.block == "output"),
+        LayerSet("mid + up", lambda layer: layer.block in ("middle", "output")),
+        LayerSet("all", lambda layer: True),
     )
 }

@@ -14,6 +14,7 @@ ROOMS = (
     "attention",
     "consistency",
     "hosts",
+    "latents",
     "nodes",
     "demo",
     "example_workflows",

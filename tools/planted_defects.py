@@ -196,7 +196,7 @@ DEFECTS = [
     Defect(
         "one draw of a sampler's noise for all frames",
         "hosts/comfy/run/comfy_run.py",
-        "return [facts.numbers[place] for place in facts.places(self.lead.frames)]",
+        "return [numbers[place] for place in facts.places(self.lead.frames)]",
         "return [0]",
         SAMPLERS,
     ),
@@ -448,15 +448,15 @@ DEFECTS = [
     Defect(
         "keys and values are projected for every row that attends to them",
         "hosts/comfy/run/shared_projections.py",
-        "free = without_replaced(evaluation.layers, options) & run.untouched",
-        "pass",
+        "return without_replaced(wanted, options) & self.untouched",
+        "return frozenset()",
         SHARED,
     ),
     Defect(
         "the fast path beside another attn1 patch",
         "hosts/comfy/run/shared_projections.py",
-        "bool(patches) and patches[-1] is attn1_patch",
-        "attn1_patch in patches",
+        "if not patches or patches[-1] is not attn1_patch:",
+        "if not patches:",
         SHARED,
     ),
     Defect(

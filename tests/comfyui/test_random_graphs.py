@@ -83,7 +83,7 @@ def plans(draw) -> Plan:
     max_examples=COUNT,
     derandomize=True,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_random_graphs(parts, plan, batch, cut):
     graph = Graph.build(plan, parts)

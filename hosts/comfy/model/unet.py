@@ -13,6 +13,8 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, UNetModel
 from ....attention import Layer, LayerSet
 from ..errors import BadInputError
 
+SAMPLED_WEIGHTS = 16
+
 
 class Attn1(NamedTuple):
     """One attn1: its address, its number of channels, and how often its input was halved."""
@@ -56,6 +58,19 @@ def self_attention_layers(model, layer_set: LayerSet) -> list[Attn1]:
             "Choose 'all'.",
         )
     return layers
+
+
+def sample_weights(model) -> tuple[float, ...]:
+    """Return some weights of a MODEL, by which its checkpoint is recognised."""
+    weights = model.model.diffusion_model.time_embed[0].weight.detach().flatten()
+    return tuple(weights[:SAMPLED_WEIGHTS].float().tolist())
+
+
+def other_counts(model) -> frozenset[int]:
+    """Return the numbers of channels and heads of a MODEL, which could be taken for rows."""
+    blocks = transformer_blocks(model.model.diffusion_model)
+    heads = {block.attn1.heads for _, block in blocks}
+    return frozenset({model.model.latent_format.latent_channels, *heads})
 
 
 def transformer_blocks(unet: UNetModel) -> Iterator[tuple[Layer, BasicTransformerBlock]]:

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import BadInputError
 from ..model.owners import module_of, owner_of
 from ..model.settings import KEY
-from ..model.unet import transformer_blocks
+from ..model.unet import other_counts
 from ..rows.patches import functions_in, owners_of_uncut_rows
 
 PER_STEP = "all frames per step"
@@ -202,9 +202,7 @@ def check_neighbours(guider, way: str, clip: int) -> None:
 
 
 def _holders_of_rows(guider, clip: int) -> list[str]:
-    model = guider.model_patcher.model
-    counts = {model.latent_format.latent_channels}
-    counts |= {block.attn1.heads for _, block in transformer_blocks(model.diffusion_model)}
+    counts = other_counts(guider.model_patcher)
     options = guider.model_options
     wrappers = guider.model_patcher.wrappers
     inside = {**options.get("transformer_options", {}), "wrappers of the model": wrappers}

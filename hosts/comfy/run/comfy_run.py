@@ -26,6 +26,7 @@ from ..state.record import Taken
 from ..state.same_sampling import check_origin
 from .memory import MemoryPlan
 from .self_attention import LayerCalls
+from .shared_projections import SharedProjections
 
 Lead = TypeVar("Lead", FrameByFrame, PerStep)
 
@@ -75,8 +76,8 @@ class ComfyRun(Generic[Lead]):
     core: the run of the pack's core. lead: the object that leads it through the clip. memory: the
     memory plan. controls: the current copies of ControlNets. calls: what happened in the layers.
     noise: draws noise for the frames that are being sampled. verdict: the result of the trial of
-    guidance, or None before it. untouched: the layers that run ComfyUI's own code, or None before
-    they are looked up.
+    guidance, or None before it. sharing: decides where rows share projections, or None before the
+    model is called.
     """
 
     facts: Facts
@@ -87,7 +88,7 @@ class ComfyRun(Generic[Lead]):
     calls: LayerCalls = field(default_factory=LayerCalls)
     noise: RowNoise | None = None
     verdict: Verdict | None = None
-    untouched: frozenset[Layer] | None = None
+    sharing: SharedProjections | None = None
 
     def evaluate(self, frames: Sequence[int], layers: frozenset[Layer], names: dict):
         """Describe a call of the model on some frames. names: see `name_conds`."""

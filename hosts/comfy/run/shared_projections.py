@@ -8,7 +8,7 @@ if no other code stands between the patch and the replacement.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ....attention import Layer
 from ..errors import BadInputError
@@ -49,51 +49,58 @@ def share_projections(
     return output
 
 
-def untouched_layers(unet) -> frozenset[Layer]:
-    """Return the layers that run ComfyUI's own code.
+@dataclass(frozen=True)
+class SharedProjections:
+    """Decides, for one sampling, in which layers rows may share projections.
 
-    Other packs put their code into blocks and classes. Such code may read what the attn1 patch
-    returns, and then needs one row of it for every row of the batch.
+    untouched: the layers that run ComfyUI's own code. Other packs put their code into blocks and
+    classes. Such code may read what the attn1 patch returns, and then needs one row of it for every
+    row of the batch.
     """
-    return frozenset(
-        layer
-        for layer, block in transformer_blocks(unet)
-        if runs_comfyuis_forward(block, "BasicTransformerBlock")
-        and runs_comfyuis_forward(block.attn1, "CrossAttention")
-        and not block.attn1._forward_hooks
-        and not block.attn1._forward_pre_hooks
-    )
+
+    untouched: frozenset[Layer]
+
+    @classmethod
+    def of(cls, unet) -> "SharedProjections":
+        """Look at the layers of a U-Net as it is while it samples."""
+        return cls(
+            frozenset(
+                layer
+                for layer, block in transformer_blocks(unet)
+                if runs_comfyuis_forward(block, "BasicTransformerBlock")
+                and runs_comfyuis_forward(block.attn1, "CrossAttention")
+                and not block.attn1._forward_hooks
+                and not block.attn1._forward_pre_hooks
+            )
+        )
+
+    def layers(self, wanted: Iterable[Layer], options: dict) -> frozenset[Layer]:
+        """Return those of the wanted layers that are shared in a call with transformer options.
+
+        Which layers other patches have replaced can differ from call to call, since some nodes call
+        the model with patches of their own. A patch that comes after ours expects one row of tokens
+        for every row of the batch; then no layer is shared.
+        """
+        patches = options.get("patches", {}).get("attn1_patch", [])
+        if not patches or patches[-1] is not attn1_patch:
+            return frozenset()
+        return without_replaced(wanted, options) & self.untouched
 
 
 def _with_shared_layers(options: dict, unet) -> dict:
-    """Return a copy of transformer options that has attention replaced in shared layers.
-
-    Which layers run ComfyUI's own code is looked up once per run. Which of them other patches have
-    replaced is looked up in each call, because some nodes call the model with their own patches.
-    """
+    """Return a copy of transformer options that has attention replaced in shared layers."""
     carried: Carried = options[KEY]
     run, evaluation = carried.run, carried.evaluation
-    if run.untouched is None:
-        run.untouched = untouched_layers(unet)
-    free: frozenset[Layer] = frozenset()
-    if _goes_straight_to_projections(options):
-        free = without_replaced(evaluation.layers, options) & run.untouched
+    if run.sharing is None:
+        run.sharing = SharedProjections.of(unet)
+    shared = run.sharing.layers(evaluation.layers, options)
     replaced = options.get("patches_replace", {})
-    attn1 = {**replaced.get("attn1", {}), **{tuple(layer): attn1_replacement for layer in free}}
+    attn1 = {**replaced.get("attn1", {}), **{tuple(layer): attn1_replacement for layer in shared}}
     return {
         **options,
-        KEY: replace(carried, evaluation=replace(evaluation, shared=free)),
+        KEY: replace(carried, evaluation=replace(evaluation, shared=shared)),
         "patches_replace": {**replaced, "attn1": attn1},
     }
-
-
-def _goes_straight_to_projections(options: dict) -> bool:
-    """Return whether no other patch gets what the attn1 patch returns.
-
-    A patch that comes after ours expects one row of tokens for every row of the batch.
-    """
-    patches = options.get("patches", {}).get("attn1_patch", [])
-    return bool(patches) and patches[-1] is attn1_patch
 
 
 def _check_attended(options: dict) -> None:

@@ -12,10 +12,10 @@ from ....attention.bank import readable_size
 from ..errors import BadInputError
 from ..model.carried import settings_of
 from ..model.settings import Settings
+from ..model.unet import sample_weights
 from ..rows.conditions import conds_that_run
 
-SIGNS = 16  # number of weights by which a checkpoint is recognised
-# Relative to the largest of these weights. A checkpoint may be stored as fp16 or as fp32.
+# Relative to the largest of the sampled weights. A checkpoint may be stored as fp16 or as fp32.
 TOLERANCE = 1e-3
 
 
@@ -45,10 +45,9 @@ class Origin:
         """Return the origin of a sampling that begins. noise: (frames, channels, height, width)."""
         settings: Settings = settings_of(guider.model_options)
         model = guider.model_patcher.model
-        signs = model.diffusion_model.time_embed[0].weight.detach().flatten()[:SIGNS]
         return cls(
             type(model).__name__,
-            tuple(signs.float().tolist()),
+            sample_weights(guider.model_patcher),
             str(model.get_dtype_inference()).removeprefix("torch."),
             tuple((*attn1.layer, attn1.channels, attn1.halvings) for attn1 in settings.layers),
             (settings.start_percent, settings.end_percent),
