@@ -62,7 +62,7 @@ class SharedProjections:
 
     @classmethod
     def of(cls, unet) -> "SharedProjections":
-        """Look at the layers of a U-Net as it is while it samples."""
+        """Find the untouched layers of a U-Net, in its state during a sampling."""
         return cls(
             frozenset(
                 layer
@@ -77,9 +77,9 @@ class SharedProjections:
     def layers(self, wanted: Iterable[Layer], options: dict) -> frozenset[Layer]:
         """Return those of the wanted layers that are shared in a call with transformer options.
 
-        Which layers other patches have replaced can differ from call to call, since some nodes call
-        the model with patches of their own. A patch that comes after ours expects one row of tokens
-        for every row of the batch; then no layer is shared.
+        Which layers other patches have replaced can differ from call to call, because some nodes
+        call the model with their own patches. A patch that comes after ours expects one row of
+        tokens for every row of the batch, so then no layer is shared.
         """
         patches = options.get("patches", {}).get("attn1_patch", [])
         if not patches or patches[-1] is not attn1_patch:
