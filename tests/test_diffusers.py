@@ -992,7 +992,7 @@ def test_different_noise_per_frame(video):
         ({"images": torch.zeros(3, 16, 16)}, "images must be a list of PIL images"),
         ({"control_images": CONTROLS[0]}, "control_images must be a list of PIL images"),
         ({"images": [], "control_images": []}, "at least 1 frame, not 0"),
-        ({"num_images_per_prompt": 2}, "num_images_per_prompt=2"),
+        ({"num_images_per_prompt": 2}, "num_images_per_prompt must be 1, not 2"),
         ({"frame_noise": "none"}, "'none'; choose one of 'same for every frame', 'different"),
         ({"references": "next"}, "'next'; choose one of"),
         ({"layers": "down"}, "'down'; choose one of"),
@@ -1032,7 +1032,7 @@ def as_arrays(pictures):
 def test_video_refuses_frames_of_two_sizes(video, kind, name, size):
     frames = {"images": IMAGES, "control_images": CONTROLS}[name]
     with counted_evaluations(video.unet) as timesteps:
-        message = rf"{name}\[2\] is {size[0]} x {size[1]} pixels, images\[0\] is 16 x 16"
+        message = rf"{name}\[2\] is {size[0]} x {size[1]} pixels, but images\[0\] is 16 x 16"
         with pytest.raises(ValueError, match=message):
             edit(video, **{name: kind(resized(frames, 2, size))})
     assert timesteps == []
@@ -1081,6 +1081,6 @@ def test_video_refuses_controls_for_other_nets_than_there_are(tmp_path, controls
 def test_video_refuses_another_size_for_one_controlnet(tmp_path):
     video = models.controlnet_pipeline(tmp_path, CrossFrameVideoPipeline, controlnets=2)
     controls = [CONTROLS, resized(CONTROLS, 1, (32, 32))]
-    message = r"control_images\[1\]\[1\] is 32 x 32 pixels, images\[0\] is 16 x 16"
+    message = r"control_images\[1\]\[1\] is 32 x 32 pixels, but images\[0\] is 16 x 16"
     with pytest.raises(ValueError, match=message):
         edit(video, control_images=controls)
