@@ -61,7 +61,7 @@ def test_what_must_be_kept(policy, readers, kept):
 
 
 def test_a_policy_of_ones_own():
-    """The recipe of the module, and that its kept frames follow from it."""
+    """The module's recipe works, and which frames are kept follows from it."""
 
     @dataclass(frozen=True)
     class Keyframes(Policy):

@@ -179,7 +179,7 @@ def test_a_second_visit_in_one_evaluation_meets_the_second_visit_of_its_referenc
 
 
 def test_a_missing_reference_is_self_attention_said_once(caplog):
-    """For instance a prompt that begins at a later step for later frames."""
+    """A prompt that begins at a later step for later frames is such a case."""
     caplog.set_level(logging.WARNING, "crossframe")
     run = Run(REFERENCES["first + previous"], 3)
     rows = random(2, TOKENS, CHANNELS, seed=1)
@@ -229,7 +229,7 @@ def test_frames_come_in_order(frame):
 
 
 def test_a_noise_level_may_come_twice():
-    """Two-evaluation samplers visit one twice with different x."""
+    """Samplers that evaluate the model twice per step visit a level twice, with different x."""
     run = Run(REFERENCES["previous"], 2)
     for frame in range(2):
         run.start_frame(frame)
