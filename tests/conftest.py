@@ -5,6 +5,7 @@ fixtures, so that they can be collected, counted and skipped without it.
 """
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,19 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "chromium: needs ComfyUI's page in a Chromium")
 
 
+def pytest_xdist_auto_num_workers(config):
+    """How many processes share the tests: for single files, none but this one.
+
+    Each process imports torch and ComfyUI and makes the models that its files need.
+    """
+    whole = all(Path(argument).is_dir() for argument in config.args)
+    return min(os.cpu_count() or 1, 2) if whole else 0
+
+
 def pytest_collection_modifyitems(items):
+    # Files that run a server take longest, so they come first and no process waits for one.
+    with_server = {item.path for item in items if "server" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in with_server)
     for item in items:
         if COMFYUI_TESTS in item.path.parents:
             item.add_marker(pytest.mark.comfyui)

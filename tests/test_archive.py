@@ -1,12 +1,10 @@
 """The archive that ComfyUI-Manager installs: built by comfy-cli, within the Registry's rules."""
 
 import ast
-import subprocess
 import zipfile
-from pathlib import Path
 
 import pytest
-from comfy_server import copy_pack
+from archive import build_archive
 from comfyui_location import ROOT
 
 MOST_BYTES = 20 * 2**20
@@ -29,22 +27,6 @@ FORBIDDEN_MODULES = ("subprocess", "socket", "urllib", "requests", "http", "aioh
 def archive(tmp_path_factory):
     """(path of the archive, what comfy-cli reads in pyproject.toml)."""
     return build_archive(tmp_path_factory.mktemp("archive"))
-
-
-def build_archive(folder: Path):
-    """Build the archive as publishing does, from a clone with the work in progress."""
-    from comfy_cli.file_utils import zip_files
-    from comfy_cli.registry.config_parser import extract_node_configuration
-
-    clone = folder / "clone"
-    copy_pack(clone)
-    for command in (["init", "-q"], ["add", "-A"]):
-        subprocess.run(["git", *command], cwd=clone, check=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(clone)
-        config = extract_node_configuration()
-        zip_files(str(folder / "node.zip"), includes=config.tool_comfy.includes)
-    return folder / "node.zip", config
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the benchmarks make of numbers they have measured, and that they measure what they say."""
+"""The benchmarks measure what they say, and their tables follow from what they measured."""
 
 import csv
 

@@ -61,7 +61,7 @@ def modules(room: str) -> list[Path]:
 
 
 def imported(source: str, package: tuple[str, ...]) -> set[tuple[str, ...]]:
-    """What the relative imports of a module in `package` lead to, as paths from the root."""
+    """Return what the relative imports of a module in `package` name, as paths from the root."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -72,7 +72,7 @@ def imported(source: str, package: tuple[str, ...]) -> set[tuple[str, ...]]:
 
 
 def imported_rooms(source: str, package: tuple[str, ...]) -> set[str]:
-    """The rooms of the pack that the relative imports of a module in `package` lead to."""
+    """Return the rooms of the pack that the relative imports of a module in `package` name."""
     return {path[0] for path in imported(source, package)}
 
 

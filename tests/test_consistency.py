@@ -62,7 +62,7 @@ def test_hidden_pixels_do_not_count():
 
 
 def test_broken_frames_are_no_steady_ones():
-    """What is nan or infinite shows in the error where it counts, and nowhere else."""
+    """Values that are nan or infinite show in the error of judged pixels only."""
     frames = moving_stripes()
     motion = shift(frames, 2)
     motion.valid[:, 2:5] = False
@@ -180,7 +180,7 @@ def small_world(frames):
 
 
 def test_following_step_by_step_is_composing_all_at_once():
-    """What is yielded for a frame leads to it from each of the frames before it."""
+    """The motion that is yielded for a frame leads to it from each frame before it."""
     source = small_world(5)
     steps = [estimate_motion(a, b, n) for n, (a, b) in enumerate(pairwise(source))]
     found = list(follow_motion(source, 3))
@@ -198,7 +198,7 @@ def test_no_more_is_remembered_than_the_farthest_pairs():
 
 
 def test_estimated_motion_is_the_true_one():
-    """On what moves: most of it is followed, and along the true way in both directions."""
+    """Most of what moves is followed, along its true way in both directions."""
     clip = world.random_clip(6, torch.Generator().manual_seed(0))
     source, exact = world.render(clip, world.PLAIN), world.correspondence(clip, 1)
     true = exact.points - pixel_grid(exact.points)  # (pairs, h, w, 2)

@@ -226,7 +226,7 @@ def test_equals_the_article_with_a_prompt_per_frame(pipeline):
 
 
 def test_equals_the_article_where_guidance_ends_early(pipeline):
-    """Rows vanish within a frame: the remaining one keeps to what it left in other frames."""
+    """A row is missing from a step on; the other row still reads its own states of other frames."""
 
     def end_guidance(pipeline, step, timestep, values):
         if step == 0:
@@ -287,7 +287,7 @@ def test_only_chosen_layers_change(pipeline):
 
 
 def test_acts_in_its_part_of_the_denoising(pipeline):
-    """The noisiest half of the timesteps left to do, and the rest of them."""
+    """It acts in the noisiest half of the remaining timesteps, and then in the other half."""
     with counted_evaluations(pipeline.unet) as timesteps:
         plain = paint(pipeline)
     middle = 1 - (timesteps[STEPS // 2 - 1] + timesteps[STEPS // 2]) / 2 / 999  # a percentage
@@ -662,7 +662,7 @@ def test_refuses_the_other_frames_in_one_call(pipeline):
 @pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_as_many_clips_as_frames_go_where_it_is_said(pipeline, guidance, alone):
-    """Prompts and images of prompts: each is the clip that it would be by itself."""
+    """Each of several prompts and images is painted as it would be by itself."""
     seeds = (1, 2, 3, 4, 5, 6)
     with cross_frame_attention(pipeline.unet if alone else pipeline, FRAMES, clips=6) as clip:
         rows = []
@@ -721,7 +721,7 @@ def test_refuses_a_second_call_for_a_frame(pipeline):
 
 
 def test_refuses_to_go_on_after_a_frame_that_was_not_painted(pipeline, tmp_path):
-    """Such as with a pipeline that has another U-Net."""
+    """This happens with a pipeline that has another U-Net."""
     other = models.sd15_pipeline(tmp_path)
     message = "frame 0 was started, but the U-Net was not called"
     with (
@@ -1047,7 +1047,7 @@ def test_video_refuses_controls_of_another_size_than_the_images(video):
 
 
 def test_video_takes_frames_that_it_brings_to_one_size(video):
-    """Sides that were asked for, and sides that are not whole latents."""
+    """The pipeline resizes frames to sides that were asked for, and to whole latents."""
     asked = {"height": models.PIXELS, "width": models.PIXELS}
     images, controls = resized(IMAGES, 1, (32, 24)), resized(CONTROLS, 2, (8, 8))
     assert latents(video, images=images, control_images=controls, **asked).shape[0] == FRAMES

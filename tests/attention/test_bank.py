@@ -97,7 +97,7 @@ FREE = (torch.Tensor.dtype.__get__, torch.Tensor.as_subclass)  # take no memory
 
 
 class OnFullDevice(torch.Tensor):
-    """Tokens on a device without memory left: all that can be done is to read them from there."""
+    """Tokens on a device that has no memory left: they can only be read from it."""
 
     error: BaseException
 
@@ -127,7 +127,7 @@ STORAGES = [(None, AS_COMPUTED), (None, INT8), (SYSTEM, INT8)]  # those that tak
 @pytest.mark.parametrize(("place", "precision"), STORAGES)
 @pytest.mark.parametrize("error", FULL, ids=str)
 def test_out_of_memory_goes_on_in_system_memory_and_says_so(caplog, error, place, precision):
-    """Also where it is the rounding that finds none, wherever its result is to lie."""
+    """This includes rounding, which needs memory itself, wherever its result is kept."""
     bank, usual = Bank(Storage(place, precision)), Bank(Storage(None, precision))
     with caplog.at_level(logging.WARNING):
         for frame in range(3):

@@ -11,7 +11,7 @@ from crossframe.attention.noise_levels import at_most, first_difference, same_le
 
 @pytest.mark.parametrize("level", [1.2345e-2, 0.248, 14.6146, 999.0])
 def test_one_rounding_is_no_difference(level):
-    """Of a float32, up and down."""
+    """A float32 may be rounded up or down."""
     one = torch.tensor(level)
     for towards in (0.0, torch.inf):
         other = torch.nextafter(one, torch.tensor(towards))

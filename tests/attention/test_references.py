@@ -117,7 +117,7 @@ def test_frames_that_need_one_another_are_a_group():
 
 
 def test_a_policy_of_ones_own():
-    """The recipe of the module, and that its kept frames follow from it."""
+    """The module's recipe works, and which frames are kept follows from it."""
 
     @dataclass(frozen=True)
     class Keyframes(Policy):

@@ -253,7 +253,7 @@ def test_a_second_visit_in_one_evaluation_meets_the_second_visit_of_its_referenc
 
 
 def test_a_missing_reference_is_self_attention_said_once(caplog):
-    """For instance a prompt that begins at a later step for later frames."""
+    """A prompt that begins at a later step for later frames is such a case."""
     caplog.set_level(logging.WARNING, "crossframe")
     lead = FrameByFrame(new_run(REFERENCES["first + previous"], 3))
     rows = random(2, TOKENS, CHANNELS, seed=1)
@@ -302,7 +302,7 @@ def test_there_are_no_more_groups_than_the_order_has():
 
 
 def test_a_noise_level_may_come_twice():
-    """Two-evaluation samplers visit one twice with different x."""
+    """Samplers that evaluate the model twice per step visit a level twice, with different x."""
     lead = FrameByFrame(new_run(REFERENCES["previous"], 2))
     for frame in range(2):
         lead.next_group()

@@ -29,7 +29,7 @@ CORNER = (500, 300)  # where `select` puts a node's upper left corner, below its
 
 
 def obstacle(comfyui: Path) -> str | None:
-    """Why the page of a ComfyUI cannot be tried here, if it cannot."""
+    """Return why the page of a ComfyUI cannot be tried here, or None if it can."""
     if find_chromium() is None:
         return "NO CHROMIUM FOUND (CHROMIUM_PATH says where it is)"
     wanted = re.search(
@@ -70,20 +70,56 @@ class Page:
         """Wait until the page has drawn what it was told."""
         self.page.wait_for_timeout(1500)
 
+    def start_over(self) -> None:
+        """Close whatever is open, so that there is one empty workflow, and forget all errors."""
+        for _ in range(2):  # a search box or a dialog, and the menu behind it
+            self.page.keyboard.press("Escape")
+        self.page.evaluate(
+            """async () => {
+                await app.extensionManager.command.execute('Comfy.NewBlankWorkflow');
+                const workflows = app.extensionManager.workflow;
+                for (const other of [...workflows.openWorkflows])
+                    if (other.path !== workflows.activeWorkflow.path)
+                        await workflows.closeWorkflow(other);
+            }"""
+        )
+        self.settle()
+        self.errors.clear()
+
     def search(self, text: str) -> list[str]:
-        """What the node search finds for a text: display names, best first."""
+        """What the node search finds for a text: display names, best first. It stays open."""
         box = self.page.get_by_placeholder("Add a node")
-        for _ in range(3):  # a busy page may miss a double click
-            self.page.mouse.dblclick(500, 450)
-            self.settle()
+        for _ in range(3):  # A busy page may miss a double click.
             if box.is_visible():
                 break
             self.page.keyboard.press("Escape")
+            self.page.mouse.dblclick(500, 450)
+            self.settle()
         box.fill(text)
         self.settle()
         found = self.page.get_by_test_id("result-item").all_inner_texts()
-        self.page.keyboard.press("Escape")
         return [entry.splitlines()[0] for entry in found]
+
+    def set_widgets(self, kind: str, **values) -> None:
+        """Give widgets of all nodes of a type other values."""
+        self.page.evaluate(
+            """([kind, values]) => {
+                for (const node of app.graph._nodes.filter(node => node.type === kind))
+                    for (const widget of node.widgets)
+                        if (widget.name in values) widget.value = values[widget.name];
+            }""",
+            [kind, values],
+        )
+
+    def mute(self, kind: str) -> None:
+        """Leave all nodes of a type out of the next run."""
+        self.page.evaluate(
+            """kind => {
+                for (const node of app.graph._nodes.filter(node => node.type === kind))
+                    node.mode = LiteGraph.NEVER;
+            }""",
+            kind,
+        )
 
     def select(self, kind: str) -> None:
         """Select the first node of a type, after bringing it to CORNER."""
@@ -100,7 +136,7 @@ class Page:
         self.settle()
 
     def text(self) -> str:
-        """Everything that can be read on the page, but for what is drawn on the canvas."""
+        """Return all text on the page except for what is drawn on the canvas."""
         return self.page.inner_text("body")
 
     def nodes(self) -> list[dict]:
@@ -139,10 +175,7 @@ def open_page(started, address: str) -> Iterator[Page]:
     page.settle()
     page.settle()
     # New users are greeted by templates, others by a workflow whose models are missing.
-    raw.keyboard.press("Escape")
-    raw.evaluate("app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
-    page.settle()
-    page.errors.clear()
+    page.start_over()
     try:
         yield page
     finally:

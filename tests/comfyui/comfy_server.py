@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -20,8 +21,8 @@ from comfyui_location import ROOT, find_comfyui
 
 # People clone under the repository's name, whose hyphen no Python package may have.
 FOLDER = "comfyui-crossframe"
-START_TIMEOUT = 120
-RUN_TIMEOUT = 120
+START_TIMEOUT = 300  # seconds, for a machine that is busy
+RUN_TIMEOUT = 600
 
 
 @dataclass
@@ -199,10 +200,16 @@ def install_pack(target: Path) -> None:
     """Copy what a clone of this repository would bring, and install its requirements."""
     copy_pack(target)
     requirements = target / "requirements.txt"
-    if requirements.is_file() and requirements.read_text().strip():
-        subprocess.run(
-            [sys.executable, "-m", "pip", "install", "-r", str(requirements)], check=True
-        )
+    if requirements.is_file():
+        _install(tuple(requirements.read_text().split("\n")))
+
+
+@functools.cache
+def _install(lines: tuple[str, ...]) -> None:
+    """Install what the lines of a requirements file name, once in a session."""
+    packages = [line for line in lines if line.strip() and not line.startswith("#")]
+    if packages:
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", *packages], check=True)
 
 
 def copy_pack(target: Path) -> None:

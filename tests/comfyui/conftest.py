@@ -1,5 +1,7 @@
 """Fixtures for tests on a real ComfyUI: models are made once, results go without gradients."""
 
+import gc
+
 import pytest
 import tiny
 import torch
@@ -8,12 +10,35 @@ from graphs import Parts
 
 @pytest.fixture(autouse=True)
 def _quiet_inference():
-    """As ComfyUI executes nodes, and without console bars."""
+    """Run each test in inference mode, as ComfyUI runs nodes, and without progress bars."""
     import comfy.utils
 
     comfy.utils.PROGRESS_BAR_ENABLED = False
     with torch.inference_mode():
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_garbage():
+    """Keep all modules away from the garbage collector, which ComfyUI runs often."""
+    import comfy.samplers  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _no_dead_models():
+    """Make ComfyUI forget models that a test has dropped, but whose weights are still in use.
+
+    A clone of a clone of a fixture's model is such a one. ComfyUI would take it for a leak, and
+    collect garbage before every sampling of the session.
+    """
+    import comfy.model_management
+
+    yield
+    loaded = comfy.model_management.current_loaded_models
+    loaded[:] = [model for model in loaded if not model.is_dead()]
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Graphs as data, and every road to their frames.
+"""Graphs as data, and every way in which ComfyUI may paint their frames.
 
 A `Plan` says with plain values what a graph holds; `Graph` is built from it out of real parts.
 Roads are ways for ComfyUI to go about the same work; all must lead to the same frames.
@@ -8,6 +8,8 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import bench
+import pytest
 import tiny
 import torch
 
@@ -39,15 +41,15 @@ class Plan:
 
     family: str = "sd15"
     frames: int = 5
-    height: int = 16
-    width: int = 16
+    height: int = tiny.SIZE
+    width: int = tiny.SIZE
     references: str = "first + previous"
     include_self: bool = False
     layers: str = "all"
     start_percent: float = 0.0
     end_percent: float = 1.0
     sampler: str = "euler"
-    steps: int = 3
+    steps: int = 2
     cfg: float = 4.0
     denoise: float = 0.8
     guider: str = "cfg"  # or "dual", "perp neg"
@@ -136,7 +138,7 @@ class Graph:
         return cls(plan, model, [positive, negative], latent)
 
     def part(self, first: int, stop: int) -> "Graph":
-        """The graph of somebody who has only these frames, and their rows of everything."""
+        """Return the graph of some frames alone, with their rows of every input."""
         frames, controls = self.plan.frames, {}
 
         def cut(value):
@@ -179,48 +181,32 @@ class Graph:
 
     def guider(self, model):
         """The plan's GUIDER on a MODEL."""
-        from comfy.samplers import CFGGuider
         from comfy_extras.nodes_custom_sampler import Guider_DualCFG
         from comfy_extras.nodes_perpneg import Guider_PerpNeg
 
         third = tiny.prompt(30, 1, self.plan.family == "sdxl")
         positive, negative = self.conds
+        cfg = self.plan.cfg
         if self.plan.guider == "dual":
-            guider = Guider_DualCFG(model)
-            guider.set_conds(positive, third, negative)
-            guider.set_cfg(self.plan.cfg, 2.0)
-        elif self.plan.guider == "perp neg":
-            guider = Guider_PerpNeg(model)
-            guider.set_conds(positive, negative, third)
-            guider.set_cfg(self.plan.cfg, 1.0)
-        else:
-            guider = CFGGuider(model)
-            guider.set_conds(positive, negative)
-            guider.set_cfg(self.plan.cfg)
-        return guider
+            return bench.guider(model, (positive, third, negative), cfg, 2.0, kind=Guider_DualCFG)
+        if self.plan.guider == "perp neg":
+            return bench.guider(model, (positive, negative, third), cfg, 1.0, kind=Guider_PerpNeg)
+        return bench.guider(model, (positive, negative), cfg)
 
     def paint(self, frame_by_frame: bool = False, model=None, **inputs) -> torch.Tensor:
-        """The frames, by a custom sampler node on a patched MODEL."""
+        """Paint the frames with a custom sampler node on a patched MODEL."""
         return self.sample(frame_by_frame, model, **inputs)[0]["samples"]
 
     def sample(self, frame_by_frame: bool = False, model=None, **inputs) -> tuple:
-        """What the custom sampler node gives; inputs: more of them."""
-        from comfy_extras.nodes_custom_sampler import (
-            DisableNoise,
-            Noise_RandomNoise,
-            SamplerCustomAdvanced,
-        )
-        from crossframe.nodes.noise import CrossFrameNoise
-        from crossframe.nodes.sampling import CrossFrameSampler
+        """Return the outputs of the custom sampler node. inputs: more inputs of it."""
+        from comfy_extras.nodes_custom_sampler import DisableNoise
 
         model = self.patched() if model is None else model
-        noise = Noise_RandomNoise(self.plan.seed)
-        noise = CrossFrameNoise.execute(noise, self.plan.frame_noise).args[0]
-        node = CrossFrameSampler if frame_by_frame else SamplerCustomAdvanced
+        noise = bench.clip_noise(self.plan.seed, self.plan.frame_noise)
         latent = self.latent
         for sigmas in self.levels(model):
-            output = node.execute(
-                noise, self.guider(model), self.sampler(), sigmas, latent, **inputs
+            output = bench.custom_output(
+                self.guider(model), self.sampler(), sigmas, latent, noise, frame_by_frame, **inputs
             ).args
             latent, noise = output[0], DisableNoise.execute().args[0]
         return output
@@ -270,7 +256,7 @@ def apg(model):
 
 
 def linear(model):
-    """Weighs frames by their number."""
+    """This guidance weighs a frame by its number."""
     from comfy_extras.nodes_video_model import VideoLinearCFGGuidance
 
     return VideoLinearCFGGuidance().patch(model, 1.0)[0]
@@ -329,22 +315,22 @@ def _extra(plan: Plan, extra: Extra, number: int, parts: Parts) -> list:
     return conds
 
 
-class Planted(Exception):  # noqa: N818  (as the Cancel of ComfyUI)
-    """An error in the middle of a sampling."""
-
-
 def _memory(graph: Graph, monkeypatch, needs) -> None:
     """Let ComfyUI find, call by call, that a batch needs no memory or more than there is."""
     needs = itertools.cycle(needs)
     monkeypatch.setattr(graph.model.model, "memory_required", lambda *_, **__: next(needs))
 
 
-def one_batch(graph: Graph, monkeypatch):
-    return graph.paint()
-
-
 def batches_of_2(graph: Graph, monkeypatch):
-    return graph.paint(model=graph.patched(2))
+    """Paint with a clone of a clone, then again, then after the first and a middle call failed."""
+    model = graph.patched(2, graph.model.clone().clone()).clone().clone()
+    counting, calls = bench.spied(model)
+    first = graph.paint(model=counting)
+    assert torch.equal(graph.paint(model=model), first)
+    for call in (0, len(calls) // 2):
+        fails_in_call(graph, model, call)
+    assert torch.equal(graph.paint(model=model), first)
+    return first
 
 
 def batches_of_1(graph: Graph, monkeypatch):
@@ -359,46 +345,6 @@ def conds_apart(graph: Graph, monkeypatch):
 def memory_changes(graph: Graph, monkeypatch):
     _memory(graph, monkeypatch, [0, 1e30, 0, 0, 1e30])
     return graph.paint(model=graph.patched(2))
-
-
-def clone_of_clone(graph: Graph, monkeypatch):
-    return graph.paint(model=graph.patched(2, graph.model.clone().clone()).clone().clone())
-
-
-def run_twice(graph: Graph, monkeypatch):
-    model = graph.patched(3)
-    first = graph.paint(model=model)
-    again = graph.paint(model=model)
-    assert torch.equal(first, again)
-    return again
-
-
-def after_an_error(graph: Graph, monkeypatch):
-    """The first, a middle and the last model call fail; the run after them is clean."""
-    model = graph.patched(2)
-    calls = failing(graph, model, None)
-    for call in {0, calls // 2, calls - 1}:
-        failing(graph, model, call)
-    return graph.paint(model=model)
-
-
-def failing(graph: Graph, model, call: int | None) -> int:
-    """Paint until a model call, if any, raises; return how many calls there were."""
-    calls = itertools.count()
-
-    def count(apply_model, args):
-        if next(calls) == call:
-            raise Planted
-        return apply_model(args["input"], args["timestep"], **args["c"])
-
-    failing_model = model.clone()
-    failing_model.set_model_unet_function_wrapper(count)
-    try:
-        graph.paint(model=failing_model)
-        assert call is None
-    except Planted:
-        assert call is not None
-    return next(calls)
 
 
 def frame_by_frame(graph: Graph, monkeypatch):
@@ -417,10 +363,18 @@ ROADS = {
         batches_of_1,
         conds_apart,
         memory_changes,
-        clone_of_clone,
-        run_twice,
-        after_an_error,
         frame_by_frame,
         frame_by_frame_short_of_memory,
     )
 }
+
+
+def fails_in_call(graph: Graph, model, call: int) -> None:
+    """Paint until a call of the model, counted from 0, raises an error."""
+
+    def fail(number, args):
+        if number == call:
+            raise bench.Planted
+
+    with pytest.raises(bench.Planted):
+        graph.paint(model=bench.spied(model, fail)[0])

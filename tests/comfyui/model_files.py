@@ -71,6 +71,14 @@ def write_models(folder: Path, family: Family = SD15) -> None:
         save_file(weights, place / file["name"])
 
 
+def write_names(folder: Path, family: Family) -> None:
+    """Write empty files in place of the models, for those who only look at names."""
+    for file in (family.checkpoint, family.controlnet):
+        place = folder / file["directory"]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / file["name"]).touch()
+
+
 def _random_weights(module, generator) -> dict:
     """Weights for a module without any: normalizing layers do nothing, others keep the scale."""
     return {

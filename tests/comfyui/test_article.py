@@ -4,6 +4,7 @@ Both get the same weights, noise, hints and noise levels. The diffusers side is 
 here: a ControlNet, classifier-free guidance and Euler steps around `ArticleProcedure`.
 """
 
+import bench
 import diffusers_twins
 import pytest
 import tiny
@@ -60,15 +61,9 @@ def article_clip(unet, network, prompts, latents, noise, hints, scale, extra, at
 
 def comfy_clip(model, network, prompts, latent, hints, noise):
     """The same clip through CrossFrameSampler."""
-    import comfy.samplers
-    from crossframe.nodes.sampling import CrossFrameSampler
-
-    guider = comfy.samplers.CFGGuider(tiny.patch(model))
-    guider.set_conds(*tiny.apply_controlnet(*prompts, network, hints, STRENGTH))
-    guider.set_cfg(CFG)
-    sampler = comfy.samplers.sampler_object("euler")
-    sigmas = torch.tensor(noise_levels())
-    return CrossFrameSampler.execute(noise, guider, sampler, sigmas, latent).args[0]["samples"]
+    conds = tiny.apply_controlnet(*prompts, network, hints, STRENGTH)
+    guider = bench.guider(tiny.patch(model), conds, CFG)
+    return bench.custom(guider, "euler", noise_levels(), latent, noise)
 
 
 @pytest.mark.parametrize("config", [tiny.SD15, tiny.SDXL], ids=["sd15", "sdxl"])

@@ -1,29 +1,10 @@
 """Bad input gets one clear error, naming node, input and fix, before any sampling."""
 
+import bench
 import pytest
 import tiny
 import torch
-
-
-def refuses(call, *words):
-    """Check that a call raises one error with all these words, and never runs a model."""
-    with pytest.raises(ValueError) as caught:
-        call()
-    for word in words:
-        assert word in str(caught.value)
-
-
-@pytest.fixture
-def untouched(sd15):
-    """A MODEL that must not be evaluated."""
-
-    def fail(apply_model, args):
-        pytest.fail("the model was evaluated")
-
-    model = sd15.clone()
-    model.set_model_unet_function_wrapper(fail)
-    return model
-
+from bench import refuses
 
 ORDERS = {
     "CrossFrameAttention": tiny.ksampler,
@@ -86,23 +67,15 @@ def test_layers_that_a_model_lacks():
     tiny.patch(model, layers="all")
 
 
-def test_unpatched_model(untouched, prompts):
-    import comfy.samplers
-    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
-    from crossframe.nodes.sampling import CrossFrameSampler
-
+def test_unpatched_model(sd15, prompts):
     refuses(
-        lambda: tiny.frame_ksampler(untouched, *prompts, tiny.clip()),
+        lambda: tiny.frame_ksampler(sd15, *prompts, tiny.clip()),
         "CrossFrameKSampler",
         "'model'",
         "CrossFrameAttention",
     )
-    guider = comfy.samplers.CFGGuider(untouched)
-    guider.set_conds(*prompts)
-    sampler = comfy.samplers.sampler_object("euler")
-    inputs = Noise_RandomNoise(1), guider, sampler, torch.tensor([1.0, 0.0]), tiny.clip()
     refuses(
-        lambda: CrossFrameSampler.execute(*inputs),
+        lambda: bench.custom(bench.guider(sd15, prompts)),
         "CrossFrameSampler",
         "'guider'",
         "CrossFrameAttention",
@@ -111,7 +84,7 @@ def test_unpatched_model(untouched, prompts):
 
 @pytest.mark.parametrize("rows", [2, 4, 6])
 @pytest.mark.parametrize("what", ["hints", "masks", "prompts", "pooled", "inpaint"])
-def test_rows_that_match_neither_1_nor_the_clip(untouched, canny, prompts, order, what, rows):
+def test_rows_that_match_neither_1_nor_the_clip(sd15, canny, prompts, order, what, rows):
     node, sample = order
     positive, negative = prompts
     ((tokens, _),) = positive
@@ -124,9 +97,9 @@ def test_rows_that_match_neither_1_nor_the_clip(untouched, canny, prompts, order
     elif what == "pooled":
         positive = [[tokens, {"pooled_output": torch.zeros(rows, 1280)}]]
     else:
-        positive = [[tokens, {"concat_latent_image": torch.zeros(rows, 4, 16, 16)}]]
+        positive = [[tokens, {"concat_latent_image": torch.zeros(rows, 4, tiny.SIZE, tiny.SIZE)}]]
     refuses(
-        lambda: sample(tiny.patch(untouched), positive, negative, tiny.clip(5)),
+        lambda: sample(tiny.patch(sd15), positive, negative, tiny.clip(5)),
         node,
         "'positive'",
         f"{rows} ",
@@ -135,48 +108,50 @@ def test_rows_that_match_neither_1_nor_the_clip(untouched, canny, prompts, order
     )
 
 
-def test_chained_hints_are_checked_too(untouched, canny, prompts, order):
+def test_chained_hints_are_checked_too(sd15, canny, prompts, order):
     node, sample = order
     conds = tiny.apply_controlnet(*prompts, canny, tiny.images(2))
     conds = tiny.apply_controlnet(*conds, canny, tiny.images(5))
-    model = tiny.patch(untouched)
+    model = tiny.patch(sd15)
     refuses(lambda: sample(model, *conds, tiny.clip(5)), node, "2 ControlNet hints")
 
 
-def test_noise_masks_that_match_neither_1_nor_the_clip(untouched, prompts):
-    latent = tiny.clip(5, noise_mask=torch.ones(2, 1, 16, 16))
+def test_noise_masks_that_match_neither_1_nor_the_clip(sd15, prompts):
+    latent = tiny.clip(5, noise_mask=torch.ones(2, 1, tiny.SIZE, tiny.SIZE))
     refuses(
-        lambda: tiny.frame_ksampler(tiny.patch(untouched), *prompts, latent),
+        lambda: tiny.frame_ksampler(tiny.patch(sd15), *prompts, latent),
         "CrossFrameKSampler",
         "'latent_image'",
         "2 noise masks",
     )
 
 
-def test_video_latents(untouched, prompts, order):
+def test_video_latents(sd15, prompts, order):
     node, sample = order
-    latent = {"samples": torch.ones(1, 4, 3, 16, 16)}
-    model = tiny.patch(untouched)
+    latent = {"samples": torch.ones(1, 4, 3, tiny.SIZE, tiny.SIZE)}
+    model = tiny.patch(sd15)
     refuses(lambda: sample(model, *prompts, latent), node, "'latent_image'", "5-D")
 
 
-def test_context_windows(untouched, prompts, order):
+def test_context_windows(sd15, prompts, order):
     node, sample = order
-    model = tiny.patch(untouched)
+    model = tiny.patch(sd15)
     model.model_options["context_handler"] = object()
     refuses(lambda: sample(model, *prompts, tiny.clip()), node, "'model'", "Context Windows")
 
 
-def test_several_gpus(untouched, prompts, order):
+def test_several_gpus(sd15, prompts, order):
     node, sample = order
-    model = tiny.patch(untouched)
-    model.set_additional_models("multigpu", [untouched.clone()])
+    model = tiny.patch(sd15)
+    model.set_additional_models("multigpu", [sd15.clone()])
     refuses(lambda: sample(model, *prompts, tiny.clip()), node, "'model'", "several GPUs")
 
 
-def test_dpm_adaptive(untouched, sd15, prompts):
-    """Frame by frame it has no common steps; all frames per step it has, and works."""
-    model, clip = tiny.patch(untouched), tiny.clip(2, size=4)
+def test_dpm_adaptive(sd15, prompts):
+    """Its steps differ between frames when each is painted alone; with all frames per step it
+    works.
+    """
+    model, clip = tiny.patch(sd15), tiny.clip(2, size=4)
     refuses(
         lambda: tiny.frame_ksampler(model, *prompts, clip, "dpm_adaptive"),
         "CrossFrameKSampler",
@@ -185,17 +160,15 @@ def test_dpm_adaptive(untouched, sd15, prompts):
         "stock sampler node",
     )
     whole, frames = (
-        tiny.ksampler(tiny.patch(sd15, frames_per_batch=n), *prompts, clip, "dpm_adaptive")
-        for n in (0, 1)
+        tiny.ksampler(model, *prompts, clip, "dpm_adaptive", denoise=0.3)
+        for model in (model, tiny.patch(sd15, frames_per_batch=1))
     )
     assert tiny.error(frames, whole) < 1e-3
 
 
 def test_a_sampler_that_goes_its_own_way(sd15, prompts):
     """Frames that visit other noise levels than the first must not read its hidden states."""
-    import comfy.samplers
-    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
-    from crossframe.nodes.sampling import CrossFrameSampler
+    from comfy.samplers import KSAMPLER
 
     calls = []
 
@@ -204,13 +177,11 @@ def test_a_sampler_that_goes_its_own_way(sd15, prompts):
         shift = 1.0 if len(calls) < 2 else 0.9
         return model(x, sigmas[:1] * shift, **extra_args)
 
-    guider = comfy.samplers.CFGGuider(tiny.patch(sd15))
-    guider.set_conds(*prompts)
-    inputs = Noise_RandomNoise(1), guider, comfy.samplers.KSAMPLER(wayward)
+    guider = bench.guider(tiny.patch(sd15), prompts)
     with pytest.raises(
         ValueError, match=r"^CrossFrameSampler: input 'sampler': .* frame 1 .* noise level 0\.89"
     ):
-        CrossFrameSampler.execute(*inputs, torch.tensor([1.0, 0.0]), tiny.clip())
+        bench.custom(guider, KSAMPLER(wayward), (1.0, 0.0))
 
 
 def test_one_frame_is_allowed_and_said(sd15, prompts, order, caplog):
@@ -236,7 +207,7 @@ def test_a_patch_that_regroups_the_batch(sd15, prompts):
 
 
 def test_a_node_that_evaluates_other_frames(sd15, prompts):
-    """Whose frames the rows are cannot be known then."""
+    """It cannot be known then which frames the rows belong to."""
     import comfy.samplers
 
     def half(args):

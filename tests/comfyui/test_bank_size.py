@@ -1,10 +1,11 @@
-"""What is announced of the bank's size, and that samplers of other packs are run to paint only."""
+"""The size of the bank is announced, and samplers of other packs are run only to paint."""
 
 import functools
 import itertools
 import math
 import re
 
+import bench
 import pytest
 import tiny
 import torch
@@ -36,7 +37,7 @@ def one_evaluation(model, x, sigmas, extra_args=None, callback=None, disable=Non
 
 
 def around(function):
-    """A wrapper that takes on everything of what it wraps."""
+    """A wrapper that looks like the function that it wraps."""
 
     @functools.wraps(function)
     def wrapper(model, x, *args, **kwargs):
@@ -78,15 +79,9 @@ def foreign_samplers() -> dict:
 
 def paint(model, prompts, sampler, latent=None):
     """The CrossFrameSampler node. Returns (samples, what it reports)."""
-    from comfy.samplers import CFGGuider
-    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
-    from crossframe.nodes.sampling import CrossFrameSampler
-
-    guider = CFGGuider(model)
-    guider.set_conds(*prompts)
-    guider.set_cfg(3.0)
+    guider = bench.guider(model, prompts, 3.0)
     latent = tiny.clip(FRAMES) if latent is None else latent
-    output = CrossFrameSampler.execute(Noise_RandomNoise(1), guider, sampler, SIGMAS, latent)
+    output = bench.custom_output(guider, sampler, SIGMAS, latent)
     return output.args[0]["samples"], output.ui["text"][0]
 
 
@@ -145,7 +140,7 @@ def test_comfyuis_samplers_are_counted(sd15, prompts, caplog, exact_sizes, name)
 
 
 def test_options_of_comfyuis_own_are_no_foreign_code(sd15, prompts, caplog):
-    """As the node SamplerSASolver makes them, with a function of ComfyUI's among them."""
+    """The node SamplerSASolver makes such options; one of them is a function of ComfyUI's."""
     from comfy.k_diffusion.sa_solver import get_tau_interval_func
     from comfy.samplers import ksampler
 
@@ -176,16 +171,13 @@ def test_memory_is_asked_for_by_what_the_first_frame_took(sd15, prompts, monkeyp
 
 
 def test_frames_that_go_on_from_a_state_are_known_before(sd15, prompts, caplog):
-    from comfy.samplers import KSAMPLER, CFGGuider
-    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
-    from crossframe.nodes.sampling import CrossFrameSampler
+    from comfy.samplers import KSAMPLER
 
-    guider = CFGGuider(tiny.patch(sd15))
-    guider.set_conds(*prompts)
-    inputs = Noise_RandomNoise(1), guider, KSAMPLER(two_evaluations), SIGMAS, tiny.clip(1)
-    state = CrossFrameSampler.execute(*inputs, keep_state=True).args[2]
+    guider = bench.guider(tiny.patch(sd15), prompts)
+    inputs = guider, KSAMPLER(two_evaluations), SIGMAS, tiny.clip(1)
+    state = bench.custom_output(*inputs, keep_state=True).args[2]
     assert "bank of about" in caplog.text
     caplog.clear()
-    CrossFrameSampler.execute(*inputs, state=state)
+    bench.custom_output(*inputs, state=state)
     assert "bank of up to" in caplog.text
     assert "and not" not in caplog.text

@@ -2,21 +2,10 @@
 
 import itertools
 
+import bench
 import pytest
 import tiny
 import torch
-
-
-def recording(model, calls):
-    """A clone of a MODEL that appends the conds of every model call to `calls`."""
-
-    def record(apply_model, args):
-        calls.append(args["cond_or_uncond"])
-        return apply_model(args["input"], args["timestep"], **args["c"])
-
-    model = model.clone()
-    model.set_model_unet_function_wrapper(record)
-    return model
 
 
 @pytest.mark.parametrize("memory", ["full", "low", "changing"])
@@ -28,9 +17,9 @@ def test_cond_and_uncond_together_or_apart(sd15, canny, prompts, sample, memory,
     needs["changing"] = itertools.cycle([0, 0, 1e30, 0, 1e30])
     need = needs[memory]
     monkeypatch.setattr(sd15.model, "memory_required", lambda *_, **__: next(need))
-    calls = []
-    assert tiny.error(sample(recording(model, calls), *conds, tiny.clip()), together) < 1e-4
-    sizes = {len(call) for call in calls}
+    model, calls = bench.spied(model)
+    assert tiny.error(sample(model, *conds, tiny.clip()), together) < 1e-4
+    sizes = {len(call.conds) for call in calls}
     assert sizes == {"full": {2}, "low": {1}, "changing": {1, 2}}[memory]
 
 
@@ -38,26 +27,18 @@ def test_cond_and_uncond_together_or_apart(sd15, canny, prompts, sample, memory,
 def test_frames_per_batch_by_free_memory(sd15, prompts, monkeypatch, free, batch):
     """0 takes what fits with cond and uncond together; the frames stay the same."""
     fixed = tiny.ksampler(tiny.patch(sd15, frames_per_batch=2), *prompts, tiny.clip(7))
-    rows = []
-
-    def record(apply_model, args):
-        rows.append(args["input"].shape[0] // len(args["cond_or_uncond"]))
-        return apply_model(args["input"], args["timestep"], **args["c"])
-
-    model = tiny.patch(sd15)
-    model.set_model_unet_function_wrapper(record)
+    model, calls = bench.spied(tiny.patch(sd15))
     monkeypatch.setattr(sd15.model, "memory_required", lambda shape, **_: 7.0 * shape[0])
     monkeypatch.setattr(model, "get_free_memory", lambda device: free)
     assert tiny.error(tiny.ksampler(model, *prompts, tiny.clip(7)), fixed) < 1e-4
-    assert max(rows) == batch
+    assert max(call.frames for call in calls) == batch
 
 
 def test_cfg_1_runs_one_cond(sd15, prompts):
-    calls = []
-    model = recording(tiny.patch(sd15, frames_per_batch=2), calls)
+    model, calls = bench.spied(tiny.patch(sd15, frames_per_batch=2))
     frames = tiny.frame_ksampler(model, *prompts, tiny.clip(), cfg=1.0)
     assert tiny.error(tiny.ksampler(model, *prompts, tiny.clip(), cfg=1.0), frames) < 1e-4
-    assert {tuple(call) for call in calls} == {(0,)}
+    assert {call.conds for call in calls} == {(0,)}
 
 
 def swapped_guider(model, conds):
@@ -72,51 +53,28 @@ def swapped_guider(model, conds):
             )
             return negative + self.cfg * (positive - negative)
 
-    guider = NegativeFirst(model)
-    guider.set_conds(*conds)
-    guider.set_cfg(tiny.SAMPLING["cfg"])
-    return guider
+    return bench.guider(model, conds, tiny.SAMPLING["cfg"], kind=NegativeFirst)
 
 
-def custom(node, guider):
-    """Run a custom sampler node on the usual clip."""
-    import comfy.samplers
-    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
-
-    sigmas = torch.tensor([6.0, 3.0, 1.5, 0.7, 0.0])
-    sampler = comfy.samplers.sampler_object("euler")
-    return node.execute(Noise_RandomNoise(5), guider, sampler, sigmas, tiny.clip()).args[0][
-        "samples"
-    ]
-
-
-def sampler_nodes():
-    from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
-    from crossframe.nodes.sampling import CrossFrameSampler
-
-    return SamplerCustomAdvanced, CrossFrameSampler
-
-
-def test_swapped_order_of_conds(sd15, prompts):
-    import comfy.samplers
-
+@pytest.mark.parametrize("frame_by_frame", [False, True])
+def test_swapped_order_of_conds(sd15, prompts, frame_by_frame):
     model = tiny.patch(sd15, frames_per_batch=2)
-    usual = comfy.samplers.CFGGuider(model)
-    usual.set_conds(*prompts)
-    usual.set_cfg(tiny.SAMPLING["cfg"])
-    for node in sampler_nodes():
-        expected = custom(node, usual)
-        assert tiny.error(custom(node, swapped_guider(model, prompts)), expected) < 1e-4
+    usual = bench.guider(model, prompts, tiny.SAMPLING["cfg"])
+    expected, swapped = (
+        bench.custom(guider, frame_by_frame=frame_by_frame)
+        for guider in (usual, swapped_guider(model, prompts))
+    )
+    assert tiny.error(swapped, expected) < 1e-4
 
 
 def test_three_conds(sd15, prompts):
     """DualCFGGuider has a third cond, of index 2."""
     from comfy_extras.nodes_custom_sampler import Guider_DualCFG
 
-    guider = Guider_DualCFG(tiny.patch(sd15, frames_per_batch=2))
-    guider.set_conds(prompts[0], tiny.prompt(3), prompts[1])
-    guider.set_cfg(3.0, 2.0)
-    stock, ours = (custom(node, guider) for node in sampler_nodes())
+    conds = prompts[0], tiny.prompt(3), prompts[1]
+    model = tiny.patch(sd15, frames_per_batch=2)
+    guider = bench.guider(model, conds, 3.0, 2.0, kind=Guider_DualCFG)
+    stock, ours = (bench.custom(guider, frame_by_frame=order) for order in (False, True))
     assert tiny.error(ours, stock) < 1e-4
 
 
@@ -124,13 +82,13 @@ def test_perp_neg_in_batches(sd15, prompts):
     """PerpNeg projects over all frames at once, so only all frames per step can agree."""
     from comfy_extras.nodes_perpneg import Guider_PerpNeg
 
-    results = []
-    for frames_per_batch in (0, 2):
-        guider = Guider_PerpNeg(tiny.patch(sd15, frames_per_batch=frames_per_batch))
-        guider.set_conds(*prompts, tiny.prompt(3))
-        guider.set_cfg(3.0, 1.0)
-        results.append(custom(sampler_nodes()[0], guider))
-    assert tiny.error(*results) < 1e-4
+    conds = *prompts, tiny.prompt(3)
+    whole, apart = (
+        bench.guider(tiny.patch(sd15, frames_per_batch=n), conds, 3.0, 1.0, kind=Guider_PerpNeg)
+        for n in (0, 2)
+    )
+    whole, apart = (bench.custom(guider, frame_by_frame=False) for guider in (whole, apart))
+    assert tiny.error(apart, whole) < 1e-4
 
 
 def test_prompts_that_share_a_cond_index(sd15, prompts, monkeypatch):
@@ -139,7 +97,7 @@ def test_prompts_that_share_a_cond_index(sd15, prompts, monkeypatch):
     positive = [
         *prompts[0],
         [tiny.prompt(11)[0][0], {"mask": mask, "mask_strength": 0.7}],
-        [tiny.prompt(12)[0][0], {"area": (8, 8, 4, 4), "strength": 0.9}],
+        [tiny.prompt(12)[0][0], {"area": (4, 4, 2, 2), "strength": 0.9}],
         [tiny.prompt(13)[0][0], {"start_percent": 0.5, "end_percent": 0.8}],
         [tiny.prompt(14)[0][0], {"mask": 1 - mask, "mask_strength": 1.0}],
     ]
@@ -177,11 +135,11 @@ def test_conds_that_another_wrapper_brings_in(sd15, prompts):
 
 def test_a_default_prompt_that_only_some_frames_need(sd15, prompts):
     """ComfyUI runs a default prompt only where masks leave something uncovered."""
-    mask = torch.ones(tiny.FRAMES, 128, 128)
-    mask[2, :64] = 0
+    mask = torch.ones(tiny.FRAMES, tiny.PIXELS, tiny.PIXELS)
+    mask[2, : tiny.PIXELS // 2] = 0
     positive = [
         [prompts[0][0][0], {"mask": mask, "mask_strength": 1.0}],
-        [tiny.prompt(12)[0][0], {"area": (8, 8, 4, 4), "strength": 0.5}],
+        [tiny.prompt(12)[0][0], {"area": (4, 4, 2, 2), "strength": 0.5}],
         [tiny.prompt(11)[0][0], {"default": True}],
     ]
     model = tiny.patch(sd15, frames_per_batch=1)

@@ -4,11 +4,13 @@ The other road: the stock sampler on each frame alone, with that frame's own row
 is attached with each frame attending to itself, so that nothing but the rows can differ.
 """
 
+import bench
 import pytest
 import tiny
 import torch
 
 FRAMES = 4
+SIDES = (tiny.PIXELS, tiny.PIXELS)
 
 
 def conditioning_set_values(conds, **values):
@@ -27,13 +29,13 @@ def check(model, make_conds, latent=None, orders=("batch", "chunks", "frames"), 
     make_conds(cut): builds (positive, negative), with `cut` applied to all that has rows.
     """
     latent = latent or tiny.clip(FRAMES)
-    noise_rows = {"seed": 3}
+    inputs = {"steps": 3, **inputs}
     alone = []
     for frame in range(FRAMES):
         part = {key: row(value, frame) for key, value in latent.items()}
         part["batch_index"] = [frame]  # the stock sampler's noise of this frame in the clip
         conds = make_conds(lambda value, frame=frame: row(value, frame))
-        alone.append(tiny.ksampler(model, *conds, part, **noise_rows, **inputs))
+        alone.append(tiny.ksampler(model, *conds, part, **inputs))
     alone = torch.cat(alone)
     latent = {**latent, "batch_index": list(range(FRAMES))}
     conds = make_conds(lambda value: value)
@@ -54,7 +56,7 @@ def test_controlnet_hints(sd15, canny, prompts):
     hints = tiny.images(FRAMES)
     alone = check(sd15, lambda cut: tiny.apply_controlnet(*prompts, canny, cut(hints)))
     first_hint = tiny.apply_controlnet(*prompts, canny, hints[:1])
-    assert tiny.error(tiny.ksampler(sd15, *first_hint, tiny.clip(FRAMES)), alone) > 0.1
+    assert tiny.error(tiny.ksampler(sd15, *first_hint, tiny.clip(FRAMES), steps=3), alone) > 0.1
 
 
 def test_a_chain_of_controlnets_with_ranges(sd15, canny, prompts):
@@ -72,7 +74,7 @@ def test_t2i_adapter_hints(sd15, prompts):
     adapter, hints = tiny.t2i_adapter(), tiny.images(FRAMES)
     alone = check(sd15, lambda cut: tiny.apply_controlnet(*prompts, adapter, cut(hints)))
     first_hint = tiny.apply_controlnet(*prompts, adapter, hints[:1])
-    assert tiny.error(tiny.ksampler(sd15, *first_hint, tiny.clip(FRAMES)), alone) > 0.1
+    assert tiny.error(tiny.ksampler(sd15, *first_hint, tiny.clip(FRAMES), steps=3), alone) > 0.1
 
 
 def test_prompts_with_one_row_per_frame(sdxl):
@@ -91,14 +93,14 @@ def test_noise_mask(sd15, prompts):
     check(sd15, lambda cut: prompts, latent)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 128, 128), (1, 128, 128), (128, 128)])
+@pytest.mark.parametrize("shape", [(1, 1, *SIDES), (1, *SIDES), SIDES])
 def test_one_noise_mask_for_all_frames(sd15, prompts, shape):
     latent = tiny.clip(FRAMES, noise_mask=tiny.masks(1).reshape(shape))
     check(sd15, lambda cut: prompts, latent)
 
 
 def test_one_prompt_mask_without_a_row(sd15, prompts):
-    """As high as the clip is long, to be taken neither for rows nor for a mistake."""
+    """The mask is as high as the clip is long, but its lines must not be taken for rows."""
     for mask in (tiny.masks(1, size=1)[0, :FRAMES], tiny.masks(1)[0]):
         positive = conditioning_set_values(prompts[0], mask=mask, mask_strength=0.8)
         conds = positive + tiny.prompt(5), prompts[1]
@@ -125,9 +127,9 @@ def test_prompt_masks(sd15, prompts):
 
 def test_prompt_masks_whose_bounds_set_the_area(sd15, prompts):
     """The area is the same for all frames, so only the two orders can be compared."""
-    mask = torch.zeros(FRAMES, 128, 128)
+    mask = torch.zeros(FRAMES, *SIDES)
     for frame in range(FRAMES):
-        mask[frame, 16 * frame : 16 * frame + 48, :64] = 1
+        mask[frame, 8 * frame : 8 * frame + 24, :32] = 1
     values = {"mask": mask, "mask_strength": 1.0, "set_area_to_bounds": True}
     positive = conditioning_set_values(prompts[0], **values) + tiny.prompt(5)
     model = tiny.patch(sd15, frames_per_batch=3)
@@ -146,7 +148,7 @@ def test_inpaint_model(prompts):
         return tuple(conditioning_set_values(c, **values) for c in prompts)
 
     alone = check(model, conds)
-    plain = tiny.ksampler(model, *prompts, tiny.clip(FRAMES))
+    plain = tiny.ksampler(model, *prompts, tiny.clip(FRAMES), steps=3)
     assert tiny.error(alone, plain) > 0.1
 
 
@@ -160,19 +162,12 @@ def test_inpaint_model_without_inpaint_latents(prompts):
 def test_positive_and_negative_run_in_one_call(sd15, canny, prompts):
     """They do so only as long as both hold the same ControlNet object."""
     conds = tiny.apply_controlnet(*prompts, canny, tiny.images(FRAMES))
-    calls = []
-
-    def count(apply_model, args):
-        calls.append(args["input"].shape[0])
-        return apply_model(args["input"], args["timestep"], **args["c"])
-
-    model = tiny.patch(sd15, frames_per_batch=2)
-    model.set_model_unet_function_wrapper(count)
+    model, calls = bench.spied(tiny.patch(sd15, frames_per_batch=2))
     tiny.ksampler(model, *conds, tiny.clip(FRAMES), steps=3)
-    assert calls == [4] * 2 * 3
+    assert [call.rows for call in calls] == [4] * 2 * 3
     calls.clear()
     tiny.frame_ksampler(model, *conds, tiny.clip(FRAMES), steps=3)
-    assert calls == [2] * FRAMES * 3
+    assert [call.rows for call in calls] == [2] * FRAMES * 3
 
 
 def test_the_users_controlnet_stays_untouched(sd15, canny, prompts):
@@ -194,13 +189,7 @@ def test_hints_after_an_interrupted_stock_run(sd15, prompts, order, make):
     sample = tiny.ksampler if order == "batch" else tiny.frame_ksampler
     model = tiny.patch(sd15, frames_per_batch=2)
     clean = sample(model, *conds, tiny.clip(FRAMES))
-
-    def fail(apply_model, args):
-        raise RuntimeError("planted")
-
-    broken = sd15.clone()
-    broken.set_model_unet_function_wrapper(fail)
-    with pytest.raises(RuntimeError, match="planted"):
-        tiny.ksampler(broken, *conds, tiny.clip(FRAMES))
+    with pytest.raises(bench.Planted):
+        tiny.ksampler(bench.broken(sd15), *conds, tiny.clip(FRAMES))
     assert conds[0][0][1]["control"].cond_hint is not None
     assert torch.equal(sample(model, *conds, tiny.clip(FRAMES)), clean)

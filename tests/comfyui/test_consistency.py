@@ -189,7 +189,9 @@ def test_what_cannot_be_compared_has_no_number_and_is_said():
 
 
 def test_what_cannot_be_followed_so_far_is_said():
-    """Left half smooth up to the middle frame, right half from it on: no point is so throughout."""
+    """No point can be followed throughout: the left half is smooth up to the middle frame, the
+    right half after it.
+    """
     generator = torch.Generator().manual_seed(0)
     source = torch.full((3, 3, 32, 32), 0.5)
     source[0, :, :, 14:] = torch.rand(3, 32, 18, generator=generator)
@@ -231,7 +233,7 @@ def test_narrow_and_tiny_pictures_are_measured(size):
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_other_numbers_of_channels(channels):
-    """Grey, grey with alpha, colours with alpha: on either side."""
+    """Either side may be grey, grey with alpha, or colours with alpha."""
     _, source = clip_of(1)
     grey = source.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
     flicker = grey + 0.05 * torch.randn(FRAMES, 1, 1, 1, generator=torch.Generator().manual_seed(0))

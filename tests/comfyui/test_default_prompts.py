@@ -16,13 +16,14 @@ def masked(kind: str):
     from comfy_extras.nodes_hooks import PairConditioningSetDefaultAndCombine
 
     positive, negative, default = tiny.prompt(1), tiny.prompt(2), tiny.prompt(3)
-    mask = torch.ones(FRAMES, 128, 128)
+    half = tiny.PIXELS // 2
+    mask = torch.ones(FRAMES, tiny.PIXELS, tiny.PIXELS)
     if kind == "one frame":
-        mask[2, :64] = 0
+        mask[2, :half] = 0
     elif kind == "every frame":
-        mask[:, :64] = 0
+        mask[:, :half] = 0
     elif kind == "two frames":
-        mask[1, :, 64:] = 0
+        mask[1, :, half:] = 0
         mask[4] = 0.3
     if kind != "no mask":
         positive = [[positive[0][0], {"mask": mask, "mask_strength": 1.0}]]
@@ -31,8 +32,10 @@ def masked(kind: str):
     if kind == "range":
         positive[0][1] |= {"end_percent": 0.5}
     if kind == "area":
-        positive += [[tiny.prompt(5)[0][0], {"area": (8, 16, 0, 0), "strength": 1.0}]]
-        mask[2, :64] = 0
+        positive += [
+            [tiny.prompt(5)[0][0], {"area": (tiny.SIZE // 2, tiny.SIZE, 0, 0), "strength": 1.0}]
+        ]
+        mask[2, :half] = 0
     return PairConditioningSetDefaultAndCombine().set_default_and_combine(
         positive, negative, default, tiny.prompt(4)
     )
@@ -52,7 +55,7 @@ KINDS = (
 
 @pytest.fixture(params=KINDS)
 def graph(request, parts):
-    plan = Plan(frames=FRAMES, layers="all", denoise=1.0, steps=4)
+    plan = Plan(frames=FRAMES, layers="all", denoise=1.0, steps=3)
     base = Graph.build(plan, parts)
     return Graph(plan, base.model, list(masked(request.param)), base.latent)
 

@@ -4,9 +4,11 @@ The model has random weights and the architecture of the one that comes with the
 reference is diffusers' own code, down to whole pipeline calls.
 """
 
+import functools
 from contextlib import nullcontext
 from itertools import pairwise
 
+import bench
 import pytest
 import tiny
 import torch
@@ -91,7 +93,7 @@ def demo(folder):
         return load_demo_model(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def video():
     """(frames, hints), both IMAGE batches."""
     size = PIXELS // 8
@@ -105,7 +107,7 @@ def embedding(pipeline, prompt: str) -> torch.Tensor:
 
 
 def encode(clip, prompt: str) -> torch.Tensor:
-    """The same with the stock node."""
+    """Encode a prompt with the stock node."""
     import nodes
 
     ((tokens, _),) = nodes.CLIPTextEncode().encode(clip, prompt)[0]
@@ -283,12 +285,28 @@ def conditions(demo, hints) -> tuple:
     return tiny.apply_controlnet(*prompts, demo[3], hints, STRENGTH)
 
 
-@pytest.mark.parametrize("order", [None, *tiny.ORDERS])
-def test_the_stock_graph(pipeline, demo, video, order):
-    """Order None is the graph without the pack: no cross-frame attention."""
+@pytest.fixture(scope="module")
+def by_diffusers(pipeline, demo, video):
+    """A function that paints with or without cross-frame attention; each result is made once."""
     import comfy.sample
     import comfy.samplers
 
+    settings = (tiny.SAMPLING["steps"], "cpu", "euler", "simple", tiny.SAMPLING["denoise"])
+
+    @functools.cache
+    def paint(attention):
+        with torch.inference_mode():
+            shape = torch.zeros(FRAMES, 4, LATENTS, LATENTS)
+            noise = comfy.sample.prepare_noise(shape, tiny.SAMPLING["seed"])
+            sigmas = comfy.samplers.KSampler(demo[0], *settings).sigmas
+            return diffusers_video(pipeline, video, noise, sigmas, attention)
+
+    return paint
+
+
+@pytest.mark.parametrize("order", [None, *tiny.ORDERS])
+def test_the_stock_graph(pipeline, demo, video, by_diffusers, order):
+    """Order None is the graph without the pack: no cross-frame attention."""
     import nodes
 
     model, _, vae, _ = demo
@@ -303,24 +321,17 @@ def test_the_stock_graph(pipeline, demo, video, order):
     )
     (pictures,) = nodes.VAEDecode().decode(vae, {"samples": samples})
 
-    settings = (tiny.SAMPLING["steps"], "cpu", "euler", "simple", tiny.SAMPLING["denoise"])
-    sigmas = comfy.samplers.KSampler(model, *settings).sigmas
-    noise = comfy.sample.prepare_noise(latent["samples"], tiny.SAMPLING["seed"])
-    expected = diffusers_video(pipeline, video, noise, sigmas, attention=order is not None)
-    other = diffusers_video(pipeline, video, noise, sigmas, attention=order is None)
+    expected = by_diffusers(attention=order is not None)
+    other = by_diffusers(attention=order is None)
     decoded = pipeline.vae.decode(expected).sample.movedim(1, -1) / 2 + 0.5
     print(f"distance to diffusers {tiny.error(samples, expected):.1e}")
     assert tiny.error(samples, expected) < 1e-4
     assert tiny.error(pictures, decoded.clamp(0, 1)) < 1e-4
-    assert (other - expected)[1:].std() > 0.05 * expected.std()  # whom frames look at matters
+    assert (other - expected)[1:].std() > 0.05 * expected.std()  # Whom frames look at matters.
 
 
 def test_the_same_call_of_the_pipeline(pipeline, demo, video):
     """A diffusers pipeline with its own scheduler, and ComfyUI's nodes for custom sampling."""
-    import comfy.samplers
-    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
-    from crossframe.hosts.comfy.noise.clip_noise import ClipNoise
-
     import nodes
 
     steps, strength, seed = 8, 0.75, 3
@@ -348,18 +359,12 @@ def test_the_same_call_of_the_pipeline(pipeline, demo, video):
     expected = torch.cat(painted) / kept[0].sqrt() / scale
 
     timesteps = pipeline.scheduler.timesteps[-int(steps * strength) :].tolist()
-    guider = comfy.samplers.CFGGuider(tiny.patch(demo[0], layers="all"))
-    guider.set_conds(*conditions(demo, video[1]))
-    guider.set_cfg(CFG)
-    output = SamplerCustomAdvanced.execute(
-        ClipNoise(Noise_RandomNoise(seed)),
-        guider,
-        comfy.samplers.sampler_object("euler"),
-        ((1 - kept) / kept).sqrt()[[*timesteps, 0]],
-        latent,
-    )
-    print(f"distance to the pipeline {tiny.error(output.args[0]['samples'], expected):.1e}")
-    assert tiny.error(output.args[0]["samples"], expected) < 1e-4
+    guider = bench.guider(tiny.patch(demo[0], layers="all"), conditions(demo, video[1]), CFG)
+    sigmas = ((1 - kept) / kept).sqrt()[[*timesteps, 0]]
+    noise = bench.clip_noise(seed, tiny.SAME)
+    ours = bench.custom(guider, "euler", sigmas, latent, noise, frame_by_frame=False)
+    print(f"distance to the pipeline {tiny.error(ours, expected):.1e}")
+    assert tiny.error(ours, expected) < 1e-4
 
 
 def test_the_node(folder, monkeypatch):

@@ -1,4 +1,4 @@
-"""Errors that the pack raises: what they are called, and that they can be handed on."""
+"""Errors of the pack have readable names, and can be copied and pickled."""
 
 import copy
 import importlib
@@ -56,7 +56,7 @@ def test_users_see_no_path(pack):
 
 
 def test_they_can_be_handed_on(pack):
-    """Whether copied or pickled, an error stays what it is and says what it says."""
+    """A copied or pickled error has the same type, text and attributes."""
     hosts = importlib.import_module(f"{PATH}.hosts.comfy.errors")
     files = importlib.import_module(f"{PATH}.hosts.comfy.demo.files")
     core = importlib.import_module(f"{PATH}.attention")

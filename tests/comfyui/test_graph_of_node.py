@@ -1,8 +1,9 @@
-"""What a node makes of the graph around it: who reads its outputs, and whether it repeats."""
+"""What a node finds out about its graph: who reads its outputs, and whether it repeats."""
 
 import logging
 from types import SimpleNamespace
 
+import bench
 import pytest
 import tiny
 
@@ -83,12 +84,9 @@ def test_outside_of_a_graph_a_state_is_kept(sd15, prompts):
 
 
 def fingerprint(prompt, model, prompts, *contents):
-    from comfy.samplers import CFGGuider
     from crossframe.hosts.comfy.state.fingerprint import fingerprint
 
-    guider = CFGGuider(model)
-    guider.set_conds(*prompts)
-    return fingerprint(executed(prompt), guider, *contents)
+    return fingerprint(executed(prompt), bench.guider(model, prompts), *contents)
 
 
 def graph(**changes):
@@ -144,12 +142,10 @@ def test_a_fingerprint_sees_patches_and_hints(sd15, canny, prompts):
 
 
 def test_a_graph_that_never_repeats_is_not_resumed(sd15, prompts, caplog):
-    from comfy.samplers import CFGGuider
     from crossframe.hosts.comfy.page.notes import Notes
     from crossframe.hosts.comfy.state.record import open_record
 
-    guider = CFGGuider(sd15)
-    guider.set_conds(*prompts)
+    guider = bench.guider(sd15, prompts)
     notes = Notes()
     with caplog.at_level(logging.WARNING):
         assert open_record(executed(graph(is_changed=[float("nan")])), guider, [], notes) is None

@@ -5,9 +5,11 @@ guidance belongs to, and refuses it by its owner's name before the model is run.
 alike works. With a stock sampler every guidance works, in batches of any size.
 """
 
+import bench
 import pytest
 import tiny
 import torch
+from bench import refuses
 
 FRAMES = 4
 
@@ -25,7 +27,7 @@ def triangle(model):
 
 
 def mahiro(model):
-    """Looks at a mean over the batch."""
+    """This guidance uses a mean over the batch."""
     from comfy_extras.nodes_mahiro import Mahiro
 
     return Mahiro.execute(model).args[0]
@@ -97,36 +99,26 @@ MIXED = {
 }
 
 
-def model_calls(model):
-    """A clone of a MODEL, and a list that gets an entry for every call of it."""
-    calls = []
-
-    def count(apply_model, args):
-        calls.append(len(args["input"]))
-        return apply_model(args["input"], args["timestep"], **args["c"])
-
-    model = model.clone()
-    model.set_model_unet_function_wrapper(count)
-    return model, calls
-
-
 @pytest.mark.parametrize("owner", MIXED)
 def test_what_mixes_frames_is_refused_by_name_frame_by_frame(sd15, prompts, owner):
-    model, calls = model_calls(MIXED[owner](tiny.patch(sd15)))
-    words = rf"^CrossFrameKSampler: input 'model': {owner} does not treat .* alike"
-    with pytest.raises(ValueError, match=words):
-        tiny.frame_ksampler(model, *prompts, tiny.clip(FRAMES))
-    assert not calls
+    model = MIXED[owner](tiny.patch(sd15))
+    refuses(
+        lambda: tiny.frame_ksampler(model, *prompts, tiny.clip(FRAMES)),
+        match=rf"^CrossFrameKSampler: input 'model': {owner} does not treat .* alike",
+    )
 
 
 @pytest.mark.parametrize("owner", MIXED)
 def test_what_mixes_frames_works_with_a_stock_sampler_in_any_batch(sd15, prompts, owner):
-    whole, apart = (
-        tiny.ksampler(MIXED[owner](tiny.patch(sd15, frames_per_batch=n)), *prompts, tiny.clip(4))
-        for n in (0, 1)
+    whole, apart, plain = (
+        tiny.ksampler(model, *prompts, tiny.clip(3), steps=3)
+        for model in (
+            MIXED[owner](tiny.patch(sd15)),
+            MIXED[owner](tiny.patch(sd15, frames_per_batch=1)),
+            tiny.patch(sd15),
+        )
     )
     assert tiny.error(apart, whole) < 1e-4
-    plain = tiny.ksampler(tiny.patch(sd15), *prompts, tiny.clip(4))
     assert tiny.error(plain, whole) > 0.01
 
 
@@ -137,14 +129,14 @@ def rescale(model):
 
 
 def apg(model):
-    """Keeps a running average from step to step, and begins again at every sampling."""
+    """This guidance keeps a running average over the steps and begins again at every sampling."""
     from comfy_extras.nodes_apg import APG
 
     return APG.execute(model, 1.0, 5.0, 0.5).args[0]
 
 
 def noise_in_guidance(model):
-    """Draws from torch's own generator at every step."""
+    """This guidance draws from torch's own generator at every step."""
 
     def noisy(args):
         return args["denoised"] + 0.1 * torch.randn_like(args["denoised"])
@@ -168,10 +160,11 @@ def test_what_treats_rows_alike_works_in_both_orders(sd15, prompts, guidance):
 
 def test_guidance_that_does_not_begin_again_is_refused(sd15, prompts):
     """With one step, APG takes the next frame for the next step of the same sampling."""
-    model, calls = model_calls(apg(tiny.patch(sd15)))
-    with pytest.raises(ValueError, match="APG does not treat the frames of a clip alike"):
-        tiny.frame_ksampler(model, *prompts, tiny.clip(FRAMES), steps=1)
-    assert not calls
+    model = apg(tiny.patch(sd15))
+    refuses(
+        lambda: tiny.frame_ksampler(model, *prompts, tiny.clip(FRAMES), steps=1),
+        "APG does not treat the frames of a clip alike",
+    )
 
 
 def test_trying_leaves_no_trace(sd15, prompts):
@@ -188,42 +181,24 @@ def test_trying_leaves_no_trace(sd15, prompts):
 
 
 def test_a_guider_that_mixes_frames_is_refused_by_name(sd15, prompts):
-    from comfy.samplers import CFGGuider, sampler_object
-    from comfy_extras.nodes_custom_sampler import BasicScheduler, Noise_RandomNoise
-    from crossframe.nodes.sampling import CrossFrameSampler
+    from comfy.samplers import CFGGuider
 
     class MeanGuider(CFGGuider):
         def predict_noise(self, x, timestep, model_options=None, seed=None):
             predicted = super().predict_noise(x, timestep, model_options, seed)
             return predicted - 0.1 * predicted.mean()
 
-    model, calls = model_calls(tiny.patch(sd15))
-    guider = MeanGuider(model)
-    guider.set_conds(*prompts)
-    guider.set_cfg(4.0)
-    sigmas = BasicScheduler.execute(model, "normal", 3, 1.0).args[0]
-    with pytest.raises(
-        ValueError, match=r"^CrossFrameSampler: input 'guider': MeanGuider does not"
-    ):
-        CrossFrameSampler.execute(
-            Noise_RandomNoise(1), guider, sampler_object("euler"), sigmas, tiny.clip(3)
-        )
-    assert not calls
+    guider = bench.guider(tiny.patch(sd15), prompts, 4.0, kind=MeanGuider)
+    refuses(
+        lambda: bench.custom(guider, latent=tiny.clip(3)),
+        match=r"^CrossFrameSampler: input 'guider': MeanGuider does not",
+    )
 
 
 def test_guidance_that_cannot_be_tried_is_named_in_the_report(sd15, prompts):
     """It may want to see the inside of the model, as Self-Attention Guidance does."""
     from comfy_extras.nodes_sag import SelfAttentionGuidance
-    from crossframe.nodes.sampling import CrossFrameKSampler
 
     model = SelfAttentionGuidance.execute(tiny.patch(sd15), 0.5, 2.0).args[0]
-    output = CrossFrameKSampler.execute(
-        model=model,
-        positive=prompts[0],
-        negative=prompts[1],
-        latent_image=tiny.clip(2),
-        sampler_name="euler",
-        frame_noise="different per frame",
-        **tiny.SAMPLING,
-    )
+    output = tiny.frame_output(model, *prompts, tiny.clip(2))
     assert "SelfAttentionGuidance" in output.ui["text"][0]

@@ -1,4 +1,4 @@
-"""Hooks with keyframes, which ComfyUI leaves where a sampling ends: every frame begins alike."""
+"""Hooks with keyframes: ComfyUI leaves them at the last; every frame begins at the first."""
 
 import pytest
 import tiny
@@ -7,7 +7,7 @@ from graphs import CLIP, Extra, Graph, Parts, Plan
 
 @pytest.mark.parametrize("stages", [1, 2])
 def test_every_frame_finds_the_keyframes_as_the_first_one_does(sd15, stages):
-    """Also the very first time, and where a first stage has left them at its end.
+    """This holds in the first run, and after a first stage has left them at its end.
 
     Each order gets hooks of its own, so that both are in the same place before.
     """

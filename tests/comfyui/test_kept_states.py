@@ -1,4 +1,4 @@
-"""What is kept of a state in graphs on a real server, whoever comes for it, and when."""
+"""States in graphs on a real server are kept for every node that reads them, also later ones."""
 
 import shutil
 
@@ -6,14 +6,7 @@ import pytest
 import torch
 from comfy_server import FOLDER, install_pack, make_base_directory, running_server
 from safetensors.torch import load_file
-from test_state_graphs import (
-    SAMPLER,
-    graph,
-    paint,
-    saved_state,
-    with_state_loaded,
-    with_state_saved,
-)
+from state_graphs import SAMPLER, graph, paint, saved_state, with_state_loaded, with_state_saved
 
 # Nodes as other packs have them, that put others into the graph while they are executed.
 EXPANDING = '''
@@ -41,7 +34,7 @@ class Painting:
 
 
 class Anew:
-    """Lets a latent through, and never is the same."""
+    """Lets a latent through, and is executed in every run."""
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -118,7 +111,7 @@ SEEDS = {"CrossFrameKSampler": 101, "CrossFrameAttention": 102, "CrossFrameSaveS
 
 @pytest.mark.parametrize("reader", READERS)
 def test_a_state_that_was_not_kept_is_an_error_until_it_is(server, reader):
-    """Connected afterwards; queueing again does not help, but keep_state does."""
+    """The reader is connected after the run; queueing again does not help, but keep_state does."""
     seed = SEEDS[reader]  # of its own, since a server remembers what it has painted
     prompt = graph(0, 4, seed=seed)
     paint(server, prompt)
@@ -152,7 +145,7 @@ def test_a_state_comes_out_of_a_node_that_expands(server, whole, kind):
 
 
 def on_node(server, outcome, name):
-    """What a node shows while it runs, and what the page gets from it afterwards: the same."""
+    """Return what a node shows while it runs; the page must get the same text afterwards."""
     shown = outcome.texts[name]
     assert shown.splitlines() == server.history(outcome)["outputs"][name]["text"]
     return shown
@@ -211,7 +204,7 @@ def files_to_choose(server):
 
 
 def test_a_page_without_a_state_says_how_to_make_one(tmp_path, server, whole):
-    """And a state that is newer than the page is loaded; both without a file to choose from."""
+    """A state that is newer than the page is loaded, although the page does not list it."""
     with running_server(tmp_path) as fresh:
         listed = files_to_choose(fresh)
         assert listed == ["no state yet"]

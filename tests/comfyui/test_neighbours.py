@@ -1,4 +1,4 @@
-"""Beside other nodes: the same frames by every road, or refused by name before sampling.
+"""Beside other nodes, every way of working gives the same frames, or refuses the node by name.
 
 To add a node that works, write how it is applied and put it into WORKING; to add one that
 cannot work, a line in REFUSED and in `hosts/comfy/neighbours/known.py`.
@@ -7,9 +7,11 @@ cannot work, a line in REFUSED and in `hosts/comfy/neighbours/known.py`.
 import functools
 import types
 
+import bench
 import pytest
 import tiny
 import torch
+from bench import refuses
 
 
 def execute(module: str, node: str, *inputs, **named):
@@ -39,7 +41,7 @@ def compiled(model):
 
 
 def function_wrapper(model):
-    """As packs do that look at every model call; the value depends on the call's own rows."""
+    """Some packs wrap model calls like this; the result depends on the call's own rows only."""
 
     def wrap(apply_model, args):
         return apply_model(args["input"], args["timestep"], **args["c"]) * 1.05
@@ -69,10 +71,18 @@ WORKING = {
 }
 
 
+@pytest.fixture(scope="module")
+def alone(sd15, canny):
+    """The frames without another node."""
+    with torch.inference_mode():
+        conds = tiny.apply_controlnet(tiny.prompt(1), tiny.prompt(2), canny, tiny.images(3))
+        return tiny.ksampler(tiny.patch(sd15, layers="all"), *conds, tiny.clip(3), steps=2)
+
+
 @pytest.mark.parametrize("name", WORKING)
 @pytest.mark.parametrize("first", ["the other node", "CrossFrameAttention"])
-def test_the_same_frames_by_every_road(sd15, canny, prompts, name, first):
-    conds = tiny.apply_controlnet(*prompts, canny, tiny.images())
+def test_the_same_frames_by_every_road(sd15, canny, prompts, alone, name, first):
+    conds, clip = tiny.apply_controlnet(*prompts, canny, tiny.images(3)), tiny.clip(3)
 
     def applied(frames_per_batch):
         if first == "the other node":
@@ -80,36 +90,42 @@ def test_the_same_frames_by_every_road(sd15, canny, prompts, name, first):
             return tiny.patch(model, layers="all", frames_per_batch=frames_per_batch)
         return WORKING[name](tiny.patch(sd15, layers="all", frames_per_batch=frames_per_batch))
 
-    expected = tiny.ksampler(applied(0), *conds, tiny.clip())
-    assert tiny.error(tiny.ksampler(applied(2), *conds, tiny.clip()), expected) < 1e-4
-    assert tiny.error(tiny.frame_ksampler(applied(0), *conds, tiny.clip()), expected) < 1e-4
-    without = tiny.ksampler(tiny.patch(sd15, layers="all"), *conds, tiny.clip())
-    assert tiny.error(without, expected) > 0.01
+    expected = tiny.ksampler(applied(0), *conds, clip, steps=2)
+    assert tiny.error(tiny.ksampler(applied(2), *conds, clip, steps=2), expected) < 1e-4
+    assert tiny.error(tiny.frame_ksampler(applied(0), *conds, clip, steps=2), expected) < 1e-4
+    assert tiny.error(alone, expected) > 0.01
 
 
-def test_compiled(sd15, prompts):
+@pytest.fixture(scope="module")
+def small():
+    """A MODEL of one level, since every layer takes long to compile."""
+    one = {"num_res_blocks": [1], "channel_mult": [1], "transformer_depth": [1]}
+    return tiny.model({**tiny.SD15, **one, "transformer_depth_output": [1, 1]})
+
+
+def test_compiled(small, prompts):
     """What a compiler has seen at one step must not be what it does at the next."""
     latent = tiny.clip(3)
-    expected = tiny.ksampler(tiny.patch(sd15), *prompts, latent)
-    model = compiled(tiny.patch(sd15, frames_per_batch=2))
+    expected = tiny.ksampler(tiny.patch(small), *prompts, latent)
+    model = compiled(tiny.patch(small, frames_per_batch=2))
     for sample in tiny.ORDERS.values():
         assert tiny.error(sample(model, *prompts, latent), expected) < 1e-4
 
 
-def test_compiled_for_a_part_of_the_denoising(sd15, prompts):
+def test_compiled_for_a_part_of_the_denoising(small, prompts):
     """Steps with and without cross-frame attention share what was compiled."""
     latent, part = tiny.clip(3), {"start_percent": 0.0, "end_percent": 0.6, "frames_per_batch": 2}
     sampling = {"steps": 6, "denoise": 1.0}
-    expected = tiny.ksampler(tiny.patch(sd15, **part), *prompts, latent, **sampling)
-    model = compiled(tiny.patch(sd15, **part))
+    expected = tiny.ksampler(tiny.patch(small, **part), *prompts, latent, **sampling)
+    model = compiled(tiny.patch(small, **part))
     for sample in tiny.ORDERS.values():
         assert tiny.error(sample(model, *prompts, latent, **sampling), expected) < 1e-4
 
 
-def test_compiled_before_for_a_model_without_us(sd15, prompts):
-    """ComfyUI's node compiles patches in and looks at them no more: an error, not plain frames."""
+def test_compiled_before_for_a_model_without_us(small, prompts):
+    """ComfyUI's node compiles patches in and ignores later ones: an error, not plain frames."""
     torch._dynamo.reset()
-    model = compiled(sd15)
+    model = compiled(small)
     tiny.ksampler(model, *prompts, tiny.clip(3))
     with pytest.raises(ValueError, match=r"^CrossFrameAttention: input 'model'.*TorchCompileModel"):
         tiny.ksampler(tiny.patch(model), *prompts, tiny.clip(3))
@@ -117,7 +133,7 @@ def test_compiled_before_for_a_model_without_us(sd15, prompts):
 
 
 def test_token_merging(sd15, prompts, monkeypatch):
-    """ToMe merges queries only. Which, it draws at random for every call; here it does not."""
+    """ToMe merges queries only. It draws them at random for every call, but not in this test."""
     from comfy_extras import nodes_tomesd
 
     real = torch.randint
@@ -130,7 +146,7 @@ def test_token_merging(sd15, prompts, monkeypatch):
     merge = execute("nodes_tomesd", "TomePatchModel", 0.5)
     roads = [
         sample(tiny.patch(merge(sd15), layers="all", frames_per_batch=n), *prompts, tiny.clip())
-        for sample, n in ((tiny.ksampler, 0), (tiny.ksampler, 2), (tiny.frame_ksampler, 0))
+        for sample, n in WAYS.values()
     ]
     for frames in roads[1:]:
         assert tiny.error(frames, roads[0]) < 1e-4
@@ -170,72 +186,63 @@ def wrapped_by_animatediff(model):
     return wrapped
 
 
-def counted(model, calls: list):
-    """A MODEL that counts its calls."""
-
-    def count(apply_model, args):
-        calls.append(args["input"].shape[0])
-        return apply_model(args["input"], args["timestep"], **args["c"])
-
-    counting = model.clone()
-    counting.set_model_unet_function_wrapper(count)
-    return counting
-
-
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_by_name_or_right(sd15, prompts, name, way):
     apply, works = REFUSED[name]
     sample, frames_per_batch = WAYS[way]
-    calls = []
-    model = apply(tiny.patch(counted(sd15, calls), frames_per_batch=frames_per_batch))
+    model = apply(tiny.patch(sd15, frames_per_batch=frames_per_batch))
     if way in works:
-        frames = sample(model, *prompts, tiny.clip())
-        expected = tiny.ksampler(apply(tiny.patch(sd15, frames_per_batch=0)), *prompts, tiny.clip())
-        assert tiny.error(frames, expected) < 1e-4
-        assert calls
+        latent = tiny.clip(3)
+        expected = tiny.ksampler(apply(tiny.patch(sd15)), *prompts, latent)
+        assert tiny.error(sample(model, *prompts, latent), expected) < 1e-4
     else:
-        with pytest.raises(ValueError, match=r"^CrossFrame\w+: input '\w+': .*") as caught:
-            sample(model, *prompts, tiny.clip())
-        assert name in str(caught.value)
-        assert not calls
-    plain = tiny.ksampler(tiny.patch(sd15), *prompts, tiny.clip())  # nothing stays behind
-    assert torch.equal(plain, tiny.ksampler(tiny.patch(sd15), *prompts, tiny.clip()))
+        refuses(
+            lambda: sample(model, *prompts, tiny.clip()),
+            name,
+            match=r"^CrossFrame\w+: input '\w+': .*",
+        )
+
+
+def blocks_of(model) -> int:
+    """How many transformer blocks the U-Net of a MODEL has."""
+    kinds = [type(module).__name__ for module in model.model.diffusion_model.modules()]
+    return kinds.count("BasicTransformerBlock")
 
 
 @pytest.mark.parametrize("name", CACHES)
 def test_caches_do_skip_steps(sd15, prompts, name):
-    calls, all_calls = [], []
-    model = CACHES[name](tiny.patch(counted(sd15, calls)))
-    tiny.ksampler(model, *prompts, tiny.clip(), steps=8)
-    tiny.ksampler(tiny.patch(counted(sd15, all_calls)), *prompts, tiny.clip(), steps=8)
-    assert len(all_calls) == 8
-    if name == "LazyCache":  # EasyCache skips the U-Net inside of a model call
-        assert len(calls) < len(all_calls)
+    """LazyCache skips calls of the model, EasyCache the U-Net inside of them."""
+
+    def blocks_run(model):
+        with bench.networks_run() as ran:
+            tiny.ksampler(model, *prompts, tiny.clip(), steps=8)
+        return ran.count("BasicTransformerBlock")
+
+    every_time = blocks_run(tiny.patch(sd15))
+    assert every_time == 8 * blocks_of(sd15)
+    skipping = blocks_run(CACHES[name](tiny.patch(sd15)))
+    assert 0 < skipping < every_time
+    assert skipping % blocks_of(sd15) == 0
 
 
 def test_a_node_that_needs_one_batch_gets_it(sd15, prompts, monkeypatch):
-    """Short of memory, SAG's clip is not cut: it would fail, as without cross-frame attention."""
-    calls = []
-    model = REFUSED["Self-Attention Guidance"][0](tiny.patch(counted(sd15, calls)))
+    """SAG's clip is not cut even if memory is short: it would fail, as it does without the pack."""
+    model, calls = bench.spied(sd15)
+    model = REFUSED["Self-Attention Guidance"][0](tiny.patch(model))
     monkeypatch.setattr(model.model, "memory_required", lambda shape, **_: 1e15 * shape[0])
-    tiny.ksampler(model, *prompts, tiny.clip())
-    assert set(calls) == {tiny.FRAMES}
+    tiny.ksampler(model, *prompts, tiny.clip(), steps=1)
+    assert {call.rows for call in calls} == {tiny.FRAMES}
 
 
 def test_perp_neg_frame_by_frame(sd15, prompts):
-    from comfy.samplers import sampler_object
-    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
     from comfy_extras.nodes_perpneg import Guider_PerpNeg
-    from crossframe.nodes.sampling import CrossFrameSampler
 
-    guider = Guider_PerpNeg(tiny.patch(sd15))
-    guider.set_conds(*prompts, tiny.prompt(3))
-    guider.set_cfg(3.0, 1.0)
-    sigmas = torch.tensor([5.0, 2.0, 0.0])
-    inputs = Noise_RandomNoise(1), guider, sampler_object("euler"), sigmas, tiny.clip()
-    with pytest.raises(ValueError, match=r"CrossFrameSampler.*PerpNegGuider.*SamplerCustomAdv"):
-        CrossFrameSampler.execute(*inputs)
+    conds = *prompts, tiny.prompt(3)
+    guider = bench.guider(tiny.patch(sd15), conds, 3.0, 1.0, kind=Guider_PerpNeg)
+    refuses(
+        lambda: bench.custom(guider), match=r"CrossFrameSampler.*PerpNegGuider.*SamplerCustomAdv"
+    )
 
 
 def per_frame_image(model):
@@ -306,38 +313,39 @@ def test_controlnets_that_pick_their_hints(sd15, canny, prompts):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_references_of_advanced_controlnet(sd15, canny, prompts, monkeypatch, way):
-    """They run the model twice in a call, which only one batch stands; and they get it."""
+    """They run the model twice in a call, which works in one batch only; so there is one batch."""
     conds = tiny.apply_controlnet(*prompts, canny, tiny.images())
-    behind = tiny.apply_controlnet(*conds, canny, tiny.images(seed=3))  # the first is in a chain
+    behind = tiny.apply_controlnet(*conds, canny, tiny.images(seed=3))  # The first is in a chain.
     reference = conds[0][0][1]["control"]
     reference.__class__ = type("ReferenceAdvanced", (type(reference),), {})
     for cond in behind:
         cond[0][1]["control"].previous_controlnet = reference
     sample, frames_per_batch = WAYS[way]
-    calls = []
-    model = tiny.patch(counted(sd15, calls), frames_per_batch=frames_per_batch)
+    model, calls = bench.spied(sd15)
+    model = tiny.patch(model, frames_per_batch=frames_per_batch)
     if way == "one batch":
         monkeypatch.setattr(model.model, "memory_required", lambda shape, **_: 1e15 * shape[0])
-        sample(model, *behind, tiny.clip())
-        assert set(calls) == {tiny.FRAMES}
+        sample(model, *behind, tiny.clip(), steps=1)
+        assert {call.rows for call in calls} == {tiny.FRAMES}
     else:
-        with pytest.raises(
-            ValueError, match=r"^CrossFrame\w+: input 'positive': .*Advanced-Control"
-        ):
-            sample(model, *behind, tiny.clip())
-        assert not calls
+        refuses(
+            lambda: sample(model, *behind, tiny.clip()),
+            match=r"^CrossFrame\w+: input 'positive': .*Advanced-Control",
+        )
 
 
 @pytest.mark.parametrize("sample", tiny.ORDERS.values())
 def test_a_plain_controlnet_behind_one_that_picks_its_hints(sd15, canny, prompts, sample):
     conds = tiny.apply_controlnet(*prompts, canny, tiny.images(seed=3))
     conds = tiny.apply_controlnet(*conds, advanced(canny), tiny.images())
-    with pytest.raises(ValueError, match=r"CrossFrame\w+: input '\w+': .*Advanced-ControlNet"):
-        sample(tiny.patch(sd15), *conds, tiny.clip())
+    refuses(
+        lambda: sample(tiny.patch(sd15), *conds, tiny.clip()),
+        match=r"CrossFrame\w+: input '\w+': .*Advanced-ControlNet",
+    )
 
 
 class TeaCache:
-    """As other packs' caches work: every second call gives what the one before gave."""
+    """A cache as in other packs: every second call returns what the call before returned."""
 
     def patch(self, model):
         kept = {"calls": 0}
@@ -356,15 +364,11 @@ class TeaCache:
 def test_a_cache_of_another_pack_gets_one_batch(sd15, prompts, monkeypatch):
     model = TeaCache().patch(tiny.patch(sd15))
     expected = tiny.ksampler(model, *prompts, tiny.clip())
-    assert (
-        tiny.error(
-            tiny.ksampler(TeaCache().patch(tiny.patch(sd15)), *prompts, tiny.clip(12))[:1],
-            expected[:1],
-        )
-        < 1e-4
-    )  # more than are run at once otherwise
-    with pytest.raises(
-        ValueError, match=r"^CrossFrameAttention: input 'model': a cache of another"
-    ):
-        model = TeaCache().patch(tiny.patch(sd15, frames_per_batch=2))
-        tiny.ksampler(model, *prompts, tiny.clip())
+    # These are more frames than would be run at once without the cache.
+    longer = tiny.ksampler(TeaCache().patch(tiny.patch(sd15)), *prompts, tiny.clip(12))
+    assert tiny.error(longer[:1], expected[:1]) < 1e-4
+    model = TeaCache().patch(tiny.patch(sd15, frames_per_batch=2))
+    refuses(
+        lambda: tiny.ksampler(model, *prompts, tiny.clip()),
+        match=r"^CrossFrameAttention: input 'model': a cache of another",
+    )

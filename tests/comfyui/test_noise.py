@@ -22,7 +22,7 @@ def test_different_per_frame_is_the_stock_draw(batch_index):
 
 @pytest.mark.parametrize("batch_index", [None, [3, 4, 9]])
 def test_same_for_every_frame_is_one_frames_draw(batch_index):
-    """Also for a part of a clip, so that parts sampled apart share their noise."""
+    """A part of a clip gets it too, so that parts that are sampled apart share their noise."""
     latent = tiny.clip(3) if batch_index is None else tiny.clip(3, batch_index=batch_index)
     ours = random_noise(5, "same for every frame").generate_noise(latent)
     single = random_noise(5).generate_noise(tiny.clip(1))

@@ -1,11 +1,14 @@
-"""Noise that is drawn while a sampling goes on, by whoever draws it: the same in both orders."""
+"""Noise that is drawn during a sampling is the same in both orders, whatever code draws it."""
 
 import functools
 
+import bench
 import pytest
 import tiny
 import torch
+from bench import refuses
 from graphs import Graph, Plan
+from tiny import DIFFERENT, SAME
 
 FRAMES = 4
 
@@ -127,37 +130,30 @@ SAMPLERS = {
 
 
 def paint(graph, sampler, sigmas=None, frame_by_frame=False, model=None, latent=None):
-    """The frames of a graph with a SAMPLER that is no name in ComfyUI's list."""
-    from comfy_extras.nodes_custom_sampler import (
-        BasicScheduler,
-        Noise_RandomNoise,
-        SamplerCustomAdvanced,
-    )
-    from crossframe.nodes.noise import CrossFrameNoise
-    from crossframe.nodes.sampling import CrossFrameSampler
+    """Paint the frames of a graph with a SAMPLER, or with the name of one of ComfyUI's."""
+    from comfy_extras.nodes_custom_sampler import BasicScheduler
 
     model = graph.patched() if model is None else model
-    noise = CrossFrameNoise.execute(Noise_RandomNoise(3), graph.plan.frame_noise).args[0]
+    noise = bench.clip_noise(3, graph.plan.frame_noise)
     if sigmas is None:
         sigmas = BasicScheduler.execute(model, "normal", 3, 1.0).args[0]
-    node = CrossFrameSampler if frame_by_frame else SamplerCustomAdvanced
-    output = node.execute(
-        noise, graph.guider(model), sampler, sigmas, graph.latent if latent is None else latent
-    )
-    return output.args[0]["samples"]
+    latent = graph.latent if latent is None else latent
+    return bench.custom(graph.guider(model), sampler, sigmas, latent, noise, frame_by_frame)
 
 
-@pytest.fixture(params=["different per frame", "same for every frame"])
+@pytest.fixture(params=[DIFFERENT, SAME])
 def graph(request, parts):
     return Graph.build(Plan(frames=FRAMES, layers="up", frame_noise=request.param), parts)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_both_orders_and_all_batches_give_the_same_frames(graph, name):
-    whole = paint(graph, SAMPLERS[name]())
-    for model in (graph.patched(1), graph.patched(3)):
-        assert tiny.error(paint(graph, SAMPLERS[name](), model=model), whole) < 1e-4
-    assert tiny.error(paint(graph, SAMPLERS[name](), frame_by_frame=True), whole) < 1e-4
+def test_both_orders_and_all_batches_give_the_same_frames(parts, name):
+    for choice in (DIFFERENT, SAME):
+        graph = Graph.build(Plan(frames=FRAMES, layers="up", frame_noise=choice), parts)
+        frames = paint(graph, SAMPLERS[name](), frame_by_frame=True)
+        batches = [graph.patched(3), graph.patched()] if choice == DIFFERENT else [graph.patched(3)]
+        for model in batches:
+            assert tiny.error(paint(graph, SAMPLERS[name](), model=model), frames) < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -166,12 +162,12 @@ def test_both_orders_and_all_batches_give_the_same_frames(graph, name):
 def test_frame_noise_decides_whether_frames_share_it(parts, name):
     """On latents that are all the same, frames differ by their noise alone."""
     spread = {}
-    for choice in ("different per frame", "same for every frame"):
+    for choice in (DIFFERENT, SAME):
         graph = Graph.build(Plan(frames=FRAMES, references="first", frame_noise=choice), parts)
         latent = {"samples": graph.latent["samples"][:1].repeat(FRAMES, 1, 1, 1)}
         frames = paint(graph, SAMPLERS[name](), latent=latent)
         spread[choice] = tiny.error(frames[1:], frames[:1].expand_as(frames[1:]))
-    assert spread["same for every frame"] < 1e-4 < 0.1 < spread["different per frame"]
+    assert spread[SAME] < 1e-4 < 0.1 < spread[DIFFERENT]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +192,7 @@ TOGETHER = {
 
 @pytest.mark.parametrize("function", TOGETHER)
 def test_a_sampler_that_looks_at_all_frames_together_is_refused_frame_by_frame(parts, function):
-    """Which it does is seen when it does: frame by frame it would see one frame."""
+    """The pack notices it when it happens; frame by frame, the sampler would see one frame only."""
     from comfy.samplers import KSAMPLER
 
     def normalizing(model, x, sigmas, extra_args=None, callback=None, disable=None):
@@ -205,8 +201,10 @@ def test_a_sampler_that_looks_at_all_frames_together_is_refused_frame_by_frame(p
         return x
 
     graph = Graph.build(Plan(frames=FRAMES, layers="up"), parts)
-    whole = paint(graph, KSAMPLER(normalizing))
-    assert tiny.error(paint(graph, KSAMPLER(normalizing), model=graph.patched(2)), whole) < 1e-4
+    whole, apart = (
+        paint(graph, KSAMPLER(normalizing), (3.0, 1.0, 0.3), model=graph.patched(n)) for n in (0, 2)
+    )
+    assert tiny.error(apart, whole) < 1e-4
     with pytest.raises(ValueError, match=rf"^CrossFrameSampler: input 'sampler': .*{function}"):
         paint(graph, KSAMPLER(normalizing), frame_by_frame=True)
 
@@ -214,37 +212,33 @@ def test_a_sampler_that_looks_at_all_frames_together_is_refused_frame_by_frame(p
 @pytest.mark.parametrize("name", ["euler_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde"])
 @pytest.mark.parametrize("sigmas", [[0.0], [3.0, 0.0]])
 def test_hardly_any_steps(graph, name, sigmas):
-    """SplitSigmasDenoise leaves such parts; the stock sampler takes them."""
-    from comfy.samplers import sampler_object
-
+    """SplitSigmasDenoise leaves such parts, and the stock sampler takes them."""
     sigmas = torch.tensor(sigmas)
-    whole = paint(graph, sampler_object(name), sigmas)
+    whole = paint(graph, name, sigmas)
     assert torch.isfinite(whole).all()
-    assert tiny.error(paint(graph, sampler_object(name), sigmas, True), whole) < 1e-4
+    assert tiny.error(paint(graph, name, sigmas, True), whole) < 1e-4
     if len(sigmas) == 1:
-        stock = paint(graph, sampler_object(name), sigmas, model=graph.model)
+        stock = paint(graph, name, sigmas, model=graph.model)
         assert tiny.error(whole, stock) < 1e-4
 
 
 @pytest.mark.parametrize("name", ["euler_ancestral", "dpmpp_sde", "ddim"])
-@pytest.mark.parametrize("frame_by_frame", [False, True])
-@pytest.mark.parametrize(("start", "stop"), [(2, 4), (3, 4), (1, 3)])
-def test_a_part_of_a_clip_has_the_noise_of_its_frames(parts, name, frame_by_frame, start, stop):
+def test_a_part_of_a_clip_has_the_noise_of_its_frames(parts, name):
     """LatentFromBatch says which frames a latent holds; noise on the way follows, too."""
-    from comfy.samplers import sampler_object
-
     from nodes import LatentFromBatch
 
     graph = Graph.build(Plan(frames=FRAMES, layers="up"), parts)
-    part = LatentFromBatch().frombatch(graph.latent, start, stop - start)[0]
     own = tiny.patch_own(graph.model)  # so that frames depend on nothing but themselves
-    whole = paint(graph, sampler_object(name), model=own)
-    found = paint(graph, sampler_object(name), None, frame_by_frame, own, part)
-    assert tiny.error(found, whole[start:stop]) < 1e-4
+    whole = paint(graph, name, model=own)
+    for start, stop in ((2, 4), (3, 4), (1, 3)):
+        part = LatentFromBatch().frombatch(graph.latent, start, stop - start)[0]
+        for frame_by_frame in (False, True):
+            found = paint(graph, name, None, frame_by_frame, own, part)
+            assert tiny.error(found, whole[start:stop]) < 1e-4
 
 
 def test_later_frames_of_a_long_clip_do_not_draw_all_noise_before_them(monkeypatch):
-    """Frames 60,000 and 60,001: as much is drawn, but never much of it at once."""
+    """For frames 60,000 and 60,001 all of it is drawn, but never much at once."""
     from crossframe.hosts.comfy.noise.clip_noise import SeededNoise, noise_from
 
     largest = 0
@@ -283,39 +277,29 @@ class RowsOfItsOwn:
 
     def generate_noise(self, latent):
         generator = torch.Generator().manual_seed(8)
-        return torch.randn(self.rows, 4, 16, 16, generator=generator)
+        return torch.randn(self.rows, 4, tiny.SIZE, tiny.SIZE, generator=generator)
 
 
 @pytest.mark.parametrize("frame_by_frame", [False, True])
 @pytest.mark.parametrize("rows", [1, FRAMES])
 def test_one_noise_of_a_noise_that_brings_rows_of_its_own(parts, rows, frame_by_frame):
-    from comfy.samplers import sampler_object
-    from comfy_extras.nodes_custom_sampler import BasicScheduler, SamplerCustomAdvanced
-    from crossframe.nodes.noise import CrossFrameNoise
-    from crossframe.nodes.sampling import CrossFrameSampler
-
     graph = Graph.build(Plan(frames=FRAMES, layers="up"), parts)
-    model = graph.patched()
-    noise = CrossFrameNoise.execute(RowsOfItsOwn(rows), "same for every frame").args[0]
+    noise = bench.clip_noise(RowsOfItsOwn(rows), SAME)
     drawn = noise.generate_noise(graph.latent)
     assert drawn.shape == graph.latent["samples"].shape
     assert (drawn == RowsOfItsOwn(1).generate_noise(None)[:1]).all() or rows > 1
     assert (drawn == drawn[:1]).all()
-    sigmas = BasicScheduler.execute(model, "normal", 2, 1.0).args[0]
-    node = CrossFrameSampler if frame_by_frame else SamplerCustomAdvanced
-    node.execute(noise, graph.guider(model), sampler_object("euler"), sigmas, graph.latent)
+    guider = graph.guider(graph.patched())
+    bench.custom(guider, "euler", (3.0, 1.0, 0.0), graph.latent, noise, frame_by_frame)
 
 
 def test_a_noise_with_other_rows_than_the_clip_is_refused(parts):
-    from comfy.samplers import sampler_object
-    from crossframe.nodes.sampling import CrossFrameSampler
-
     graph = Graph.build(Plan(frames=FRAMES, layers="up"), parts)
     guider = graph.guider(graph.patched())
-    with pytest.raises(ValueError, match=r"^CrossFrameSampler: input 'noise': it has 3 rows"):
-        CrossFrameSampler.execute(
-            RowsOfItsOwn(3), guider, sampler_object("euler"), torch.tensor([2.0, 0]), graph.latent
-        )
+    refuses(
+        lambda: bench.custom(guider, latent=graph.latent, noise=RowsOfItsOwn(3)),
+        match=r"^CrossFrameSampler: input 'noise': it has 3 rows",
+    )
 
 
 def upscaler():
@@ -357,21 +341,17 @@ def test_a_model_that_draws_noise_for_its_pictures(prompts):
 
 @pytest.mark.parametrize("numbers", [[], [0], [0, 1, 2, 3, 4]])
 def test_numbers_of_other_frames_than_the_latent_holds_are_refused(parts, numbers):
-    from comfy.samplers import sampler_object
-
     graph = Graph.build(Plan(frames=FRAMES, layers="up"), parts)
     latent = {**graph.latent, "batch_index": numbers}
-    with pytest.raises(ValueError, match=r"^CrossFrameSampler: input 'latent_image': its batch_in"):
-        paint(graph, sampler_object("euler"), frame_by_frame=True, latent=latent)
+    refuses(
+        lambda: paint(graph, "euler", frame_by_frame=True, latent=latent),
+        match=r"^CrossFrameSampler: input 'latent_image': its batch_in",
+    )
 
 
 @pytest.mark.parametrize("name", ["uni_pc", "uni_pc_bh2"])
 def test_a_sampler_that_writes_into_its_noise_levels(parts, name):
     """ComfyUI's uni_pc does; every frame gets the levels as they were given."""
-    from comfy.samplers import sampler_object
-
     graph = Graph.build(Plan(frames=FRAMES, layers="up"), parts)
-    frames = [
-        paint(graph, sampler_object(name), torch.tensor([0.0]), order) for order in (False, True)
-    ]
+    frames = [paint(graph, name, torch.tensor([0.0]), order) for order in (False, True)]
     assert tiny.error(*frames) < 1e-4

@@ -6,6 +6,7 @@ pack; batches of any size and frame by frame must give the same.
 
 import functools
 
+import bench
 import pytest
 import tiny
 import torch
@@ -80,7 +81,7 @@ def per_frame(seed, *shape):
 
 
 def repeated(rows, batch):
-    """As patches do it: rows from the top of what they hold."""
+    """Patches take rows like this, from the top of what they hold."""
     return rows.repeat(-(-batch // len(rows)), *[1] * (rows.ndim - 1))[:batch]
 
 
@@ -120,7 +121,9 @@ def function_wrapper(model):
         return out + repeated(rows, len(out))
 
     model = model.clone()
-    model.set_model_unet_function_wrapper(functools.partial(add, per_frame(3, 4, 16, 16)))
+    model.set_model_unet_function_wrapper(
+        functools.partial(add, per_frame(3, 4, tiny.SIZE, tiny.SIZE))
+    )
     return model
 
 
@@ -153,7 +156,7 @@ def option_of_a_pack(model):
 
 def guidance(model):
     """A post-cfg function that pulls every frame to a picture of its own."""
-    rows = per_frame(6, 4, 16, 16)
+    rows = per_frame(6, 4, tiny.SIZE, tiny.SIZE)
 
     def pull(args):
         return args["denoised"] * 0.9 + 0.1 * repeated(rows, len(args["denoised"]))
@@ -173,29 +176,43 @@ PATCHES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def alone(sd15):
+    """The frames without another node's patch."""
+    with torch.inference_mode():
+        return paint(tiny.ksampler, tiny.patch(sd15), (tiny.prompt(1), tiny.prompt(2)))
+
+
 @pytest.mark.parametrize("patch", PATCHES)
-def test_every_frame_gets_its_own_row(sd15, prompts, patch):
-    whole = tiny.ksampler(patch(tiny.patch(sd15)), *prompts, tiny.clip(FRAMES))
-    assert tiny.error(tiny.ksampler(tiny.patch(sd15), *prompts, tiny.clip(FRAMES)), whole) > 0.01
-    check_orders(lambda n: patch(tiny.patch(sd15, frames_per_batch=n)), prompts, whole)
+def test_every_frame_gets_its_own_row(sd15, prompts, alone, patch):
+    whole = check_orders(lambda n: patch(tiny.patch(sd15, frames_per_batch=n)), prompts)
+    assert tiny.error(alone, whole) > 0.01
 
 
 def test_supir_controls_every_frame_with_its_own_picture(sdxl):
     pytest.importorskip("comfy.ldm.supir.supir_patch")
     prompts = tiny.prompt(1, pooled=True), tiny.prompt(2, pooled=True)
-    whole = tiny.ksampler(supir(tiny.patch(sdxl)), *prompts, tiny.clip(FRAMES))
-    assert tiny.error(tiny.ksampler(tiny.patch(sdxl), *prompts, tiny.clip(FRAMES)), whole) > 0.01
-    check_orders(lambda n: supir(tiny.patch(sdxl, frames_per_batch=n)), prompts, whole)
+    whole = check_orders(lambda n: supir(tiny.patch(sdxl, frames_per_batch=n)), prompts)
+    assert tiny.error(paint(tiny.ksampler, tiny.patch(sdxl), prompts), whole) > 0.01
 
 
-def check_orders(patched, prompts, whole):
+def paint(sample, model, prompts) -> torch.Tensor:
+    """The clip of these tests; three steps, so that a patch may change from one to the next."""
+    return sample(model, *prompts, tiny.clip(FRAMES), steps=3)
+
+
+def check_orders(patched, prompts) -> torch.Tensor:
+    """Paint a clip in one batch, in batches and frame by frame; return the one batch's frames.
+
+    patched: a function from frames_per_batch to a MODEL.
+    """
+    whole = paint(tiny.ksampler, patched(0), prompts)
     for batch in (1, 2):
-        apart = tiny.ksampler(patched(batch), *prompts, tiny.clip(FRAMES))
-        assert tiny.error(apart, whole) < 1e-4
+        assert tiny.error(paint(tiny.ksampler, patched(batch), prompts), whole) < 1e-4
     model = patched(0)
-    assert tiny.error(tiny.frame_ksampler(model, *prompts, tiny.clip(FRAMES)), whole) < 1e-4
-    again = tiny.ksampler(model, *prompts, tiny.clip(FRAMES))
-    assert torch.equal(again, whole), "the patch itself is as it was"
+    assert tiny.error(paint(tiny.frame_ksampler, model, prompts), whole) < 1e-4
+    assert torch.equal(paint(tiny.ksampler, model, prompts), whole), "the patch itself is as it was"
+    return whole
 
 
 def test_a_patch_that_is_told_which_frames_are_run_picks_its_rows_itself(sd15, prompts):
@@ -211,8 +228,7 @@ def test_a_patch_that_is_told_which_frames_are_run_picks_its_rows_itself(sd15, p
         model.set_model_attn2_output_patch(patch)
         return model
 
-    whole = tiny.ksampler(patched(0), *prompts, tiny.clip(FRAMES))
-    check_orders(patched, prompts, whole)
+    check_orders(patched, prompts)
 
 
 def embeddings(model):
@@ -252,7 +268,7 @@ def test_a_table_that_may_have_a_row_per_frame_is_refused_by_name(sd15, prompts,
 
 
 def test_with_such_a_table_the_clip_is_run_in_one_batch(sd15, prompts, monkeypatch):
-    """Whatever ComfyUI's memory estimate says, unless frames_per_batch is set."""
+    """This holds whatever ComfyUI's memory estimate says, unless frames_per_batch is set."""
     model = embeddings(tiny.patch(sd15))
     expected = tiny.ksampler(model, *prompts, tiny.clip(FRAMES))
     monkeypatch.setattr(model.model, "memory_required", lambda *_, **__: 1e30)
@@ -261,7 +277,7 @@ def test_with_such_a_table_the_clip_is_run_in_one_batch(sd15, prompts, monkeypat
 
 @pytest.mark.parametrize("road", ROADS)
 def test_a_size_that_does_not_fit_is_said_in_words(sd15, prompts, road):
-    """What a list holds is not seen; the size that then does not fit is no raw error."""
+    """The pack does not look into lists; a size that does not fit for that reason is explained."""
     sample, batch = ROADS[road]
     model = weights(tiny.patch(sd15, frames_per_batch=batch))
     words = r"^CrossFrame\w+: input 'model': the model cannot be run on .* frames: weights \("
@@ -348,32 +364,22 @@ ODD = {
 
 @pytest.mark.parametrize("name", ODD)
 def test_wherever_a_patch_holds_its_rows(sd15, prompts, name):
-    whole = tiny.ksampler(ODD[name](tiny.patch(sd15)), *prompts, tiny.clip(FRAMES))
-    for batch in (1, 2):
-        model = ODD[name](tiny.patch(sd15, frames_per_batch=batch))
-        assert tiny.error(tiny.ksampler(model, *prompts, tiny.clip(FRAMES)), whole) < 1e-4
-    model = ODD[name](tiny.patch(sd15))
-    assert tiny.error(tiny.frame_ksampler(model, *prompts, tiny.clip(FRAMES)), whole) < 1e-4
+    check_orders(lambda n: ODD[name](tiny.patch(sd15, frames_per_batch=n)), prompts)
 
 
 def test_what_a_patch_holds_is_put_back_after_an_error(sd15, prompts):
     patch = Dispatching()
     rows = patch.rows
-
-    def fail(apply_model, args):
-        raise MemoryError
-
-    model = with_output_patch(tiny.patch(sd15, frames_per_batch=2), patch)
-    model.set_model_unet_function_wrapper(fail)
-    for sample in (tiny.ksampler, tiny.frame_ksampler):
-        with pytest.raises(MemoryError):
+    model = bench.broken(with_output_patch(tiny.patch(sd15, frames_per_batch=2), patch))
+    for sample in tiny.ORDERS.values():
+        with pytest.raises(bench.Planted):
             sample(model, *prompts, tiny.clip(FRAMES))
         assert patch.rows is rows
 
 
 @pytest.mark.parametrize("road", ROADS)
 def test_as_many_rows_as_a_latent_has_channels_are_not_cut(sd15, prompts, road):
-    """Four numbers for four channels, and four frames: it cannot be told which they are."""
+    """With four numbers, four channels and four frames, the numbers may be for either."""
     sample, batch = ROADS[road]
     weights_of_channels = torch.tensor([1.0, 0.5, 2.0, 1.5]).view(4, 1, 1)
 

@@ -1,5 +1,6 @@
-"""Latents come out in the precision that the stock nodes hand them on in, on the same device."""
+"""Latents come out in the precision and on the device that the stock nodes use."""
 
+import bench
 import pytest
 import tiny
 import torch
@@ -42,23 +43,19 @@ def test_ksampler(sd15, prompts, fp16, latent, denoise):
 
 @pytest.mark.parametrize("sigmas", [[6.0, 2.0, 0.5], []])
 def test_both_outputs_of_the_custom_sampler(sd15, prompts, fp16, latent, sigmas):
-    from comfy.samplers import CFGGuider, sampler_object
-    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
-    from crossframe.nodes.noise import CrossFrameNoise
-    from crossframe.nodes.sampling import CrossFrameSampler
-
-    guider = CFGGuider(tiny.patch(sd15))
-    guider.set_conds(*prompts)
-    noise = CrossFrameNoise.execute(Noise_RandomNoise(1), "same for every frame").args[0]
+    guider = bench.guider(tiny.patch(sd15), prompts)
+    noise = bench.clip_noise(1, tiny.SAME)
     assert noise.generate_noise(latent).dtype == latent["samples"].dtype
-    inputs = noise, guider, sampler_object("euler"), torch.tensor(sigmas), latent
-    ours = CrossFrameSampler.execute(*inputs).args[:2]
-    for one, other in zip(ours, SamplerCustomAdvanced.execute(*inputs).args):
+    ours, stock = (
+        bench.custom_output(guider, "euler", sigmas, latent, noise, frame_by_frame=order).args
+        for order in (True, False)
+    )
+    for one, other in zip(ours[:2], stock):
         check_same(one["samples"], other["samples"])
 
 
 def test_a_resumed_run(sd15, prompts, fp16, monkeypatch, tmp_path):
-    """Finished frames that come from the disk are those that had been painted."""
+    """Finished frames that are read from the disk equal those that were painted."""
     import folder_paths
     from crossframe.hosts.comfy.orders import sampler_nodes
     from crossframe.hosts.comfy.page.notes import Notes

@@ -1,29 +1,9 @@
 """Nothing is left behind: the same graph gives the same frames, whatever ran before."""
 
+import bench
 import pytest
 import tiny
 import torch
-
-
-class CallCounter:
-    """Counts calls of the model, and does something in one of them."""
-
-    def __init__(self, call=None, action=None):
-        self.count, self.call, self.action = 0, call, action
-
-    def __call__(self, apply_model, args):
-        if self.count == self.call:
-            self.action()
-        self.count += 1
-        return apply_model(args["input"], args["timestep"], **args["c"])
-
-
-def counting(model, *args):
-    """A clone of a MODEL with a CallCounter. Returns (model, counter)."""
-    counter = CallCounter(*args)
-    model = model.clone()
-    model.set_model_unet_function_wrapper(counter)
-    return model, counter
 
 
 @pytest.mark.parametrize("config", [tiny.SD15, tiny.SDXL], ids=["sd15", "sdxl"])
@@ -60,6 +40,11 @@ def test_two_runs_are_bit_identical(sd15, canny, prompts, sample):
     assert torch.equal(sample(model.clone(), *conds, tiny.clip()), first)
 
 
+def at(call, action):
+    """Return a function for `bench.spied` that does something in one call of a model."""
+    return lambda number, args: action() if number == call else None
+
+
 def raise_planted():
     raise RuntimeError("planted")
 
@@ -74,38 +59,35 @@ def cancel():
 
 @pytest.mark.parametrize("action", [raise_planted, cancel])
 def test_a_run_after_an_interrupted_one(sd15, prompts, sample, action):
-    """Whichever call of the model the interruption falls into."""
+    """This holds for an interruption in any call of the model."""
     import comfy.model_management
 
     model = tiny.patch(sd15, frames_per_batch=2)
     latent = tiny.clip(3)
-    counted, counter = counting(model)
+    counted, calls = bench.spied(model)
     clean = sample(counted, *prompts, latent, steps=2)
-    assert counter.count >= 4
-    for call in range(counter.count):
-        broken, _ = counting(model, call, action)
+    assert len(calls) >= 4
+    for call in range(len(calls)):
+        broken, _ = bench.spied(model, at(call, action))
         with pytest.raises((RuntimeError, comfy.model_management.InterruptProcessingException)):
             sample(broken, *prompts, latent, steps=2)
-        again, _ = counting(model)
-        assert torch.equal(sample(again, *prompts, latent, steps=2), clean)
+        assert torch.equal(sample(model, *prompts, latent, steps=2), clean)
 
 
 def test_cancel_stops_within_one_batch(sd15, prompts, sample):
     """A long clip is many batches; Cancel must not wait for the end of the step."""
     import comfy.model_management
 
-    model, counter = counting(
-        tiny.patch(sd15, frames_per_batch=2),
-        1,
-        lambda: comfy.model_management.interrupt_current_processing(True),
-    )
+    interrupt = comfy.model_management.interrupt_current_processing
+    model = tiny.patch(sd15, frames_per_batch=2)
+    model, calls = bench.spied(model, at(1, lambda: interrupt(True)))
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         sample(model, *prompts, tiny.clip(12))
-    assert counter.count == 2
+    assert len(calls) == 2
 
 
 def test_two_patched_models_in_one_graph(sd15, prompts, sample):
-    """Each keeps its own settings, used in turns."""
+    """Each keeps its own settings when they are used in turns."""
     up, everything = tiny.patch(sd15), tiny.patch(sd15, layers="all", references="first")
     first = [sample(model, *prompts, tiny.clip()) for model in (up, everything)]
     second = [sample(model, *prompts, tiny.clip()) for model in (up, everything)]
@@ -115,18 +97,12 @@ def test_two_patched_models_in_one_graph(sd15, prompts, sample):
 
 def test_a_guider_serves_several_samplers(sd15, canny, prompts):
     """Node outputs stay cached between runs, so a sampler must not change its guider."""
-    import comfy.samplers
-    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
-    from crossframe.nodes.sampling import CrossFrameSampler
-
-    guider = comfy.samplers.CFGGuider(tiny.patch(sd15))
-    guider.set_conds(*tiny.apply_controlnet(*prompts, canny, tiny.images()))
-    guider.set_cfg(3.0)
-    sigmas, sampler = torch.tensor([6.0, 3.0, 0.0]), comfy.samplers.sampler_object("euler")
+    conds = tiny.apply_controlnet(*prompts, canny, tiny.images())
+    guider = bench.guider(tiny.patch(sd15), conds, 3.0)
     before = str(vars(guider))
     results = [
-        node.execute(Noise_RandomNoise(5), guider, sampler, sigmas, tiny.clip()).args[0]["samples"]
-        for node in (CrossFrameSampler, SamplerCustomAdvanced) * 2
+        bench.custom(guider, sigmas=(6.0, 3.0, 0.0), frame_by_frame=order)
+        for order in (True, False) * 2
     ]
     assert torch.equal(results[0], results[2])
     assert torch.equal(results[1], results[3])

@@ -1,14 +1,14 @@
-"""Frames kept on disk: finished ones are gone on from, and no disk ever stops a run."""
+"""Frames kept on disk: a run goes on from the finished ones, and is never stopped by a disk."""
 
 import shutil
 from types import SimpleNamespace
 
+import bench
 import pytest
 import tiny
 import torch
 
 FRAMES = 6
-INPUTS = {**tiny.SAMPLING, "sampler_name": "euler", "frame_noise": "different per frame"}
 
 
 @pytest.fixture
@@ -25,20 +25,17 @@ def paint(output_folder, sd15, prompts):
     """
 
     def paint(on_frame=lambda frame: None, resume=True):
-        begun, sigmas = [], [0.0]
+        begun = []
 
-        def look(apply_model, args):
-            sigmas.append(float(args["timestep"][0]))
-            if sigmas[-1] > sigmas[-2]:  # the first step of a frame
+        def look(number, args):
+            first_step = number == 0 or calls[-1].sigma > calls[-2].sigma
+            if first_step:
                 on_frame(len(begun))
                 begun.append(1)
-            return apply_model(args["input"], args["timestep"], **args["c"])
 
-        model = tiny.patch(sd15)
-        model.set_model_unet_function_wrapper(look)
-        conds = {"positive": prompts[0], "negative": prompts[1]}
-        output = executed_sampler().execute(
-            model=model, **conds, latent_image=tiny.clip(FRAMES), **INPUTS, resume=resume
+        model, calls = bench.spied(tiny.patch(sd15), look)
+        output = tiny.frame_output(
+            model, *prompts, tiny.clip(FRAMES), node=executed_sampler(), resume=resume
         )
         paint.begun = len(begun)
         return output.args[0]["samples"], output.ui["text"]
@@ -90,10 +87,10 @@ def at(frame, action):
 
 @pytest.fixture
 def full_disk():
-    """A function that lets no file become as large any more as those with hidden states."""
+    """A function after which no file can become as large as those with hidden states."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
@@ -118,7 +115,7 @@ def stopped_between_files(paint, record, tmp_path):
 
 
 def test_a_run_that_stopped_between_its_two_files_goes_on(paint, record, whole, tmp_path):
-    """Parts of files, and what belongs to no finished frame, are not in the way, and go."""
+    """Partly written files, and files of no finished frame, do no harm and are removed."""
     folder = stopped_between_files(paint, record, tmp_path)
     seen = []
     painted, report = paint(at(1, lambda: seen.extend(folder.iterdir())))
@@ -131,7 +128,7 @@ def test_a_run_that_stopped_between_its_two_files_goes_on(paint, record, whole, 
 
 
 def test_what_is_left_over_of_a_frame_is_not_taken_for_it(paint, record, whole, tmp_path):
-    """It is painted anew, and what it leaves is kept anew."""
+    """The frame is painted again, and what it leaves is kept again."""
     folder = stopped_between_files(paint, record, tmp_path)
     (folder / "hidden_000002.crossframe.safetensors").write_bytes(b"of another run")
     interrupted(paint, 1)
@@ -177,7 +174,7 @@ def test_a_disk_that_is_full(paint, whole, caplog, full_disk):
 
 
 def test_a_disk_that_fills_up_takes_no_finished_frames(paint, whole, full_disk, output_folder):
-    """What was kept before is gone on from, once there is room."""
+    """Once there is room, the run goes on from what was kept before."""
     import resource
 
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -191,7 +188,7 @@ def test_a_disk_that_fills_up_takes_no_finished_frames(paint, whole, full_disk, 
 
 
 def test_frames_that_cannot_be_read_now_stay_where_they_are(paint, record, whole, caplog):
-    """A share that is away, or a file of another user."""
+    """This is what happens if a network share is away, or if a file belongs to another user."""
     interrupted(paint, 3)
     file, away = record() / "latents_000001.safetensors", record() / "away"
     file.rename(away)

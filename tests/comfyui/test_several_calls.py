@@ -1,5 +1,6 @@
-"""Nodes that run the model several times in a step: every call meets its like in other frames."""
+"""Nodes that run the model several times per step: each reads the same call of other frames."""
 
+import bench
 import pytest
 import tiny
 import torch
@@ -18,9 +19,9 @@ def tiles(apply_model, args):
 def uneven_tiles(apply_model, args):
     """Tiles of different sizes, which overlap."""
     x = args["input"]
-    left = apply_model(x[..., :12], args["timestep"], **args["c"])
-    right = apply_model(x[..., 8:], args["timestep"], **args["c"])
-    return torch.cat([left[..., :10], right[..., 2:]], dim=3)
+    left = apply_model(x[..., :6], args["timestep"], **args["c"])
+    right = apply_model(x[..., 4:], args["timestep"], **args["c"])
+    return torch.cat([left[..., :5], right[..., 1:]], dim=3)
 
 
 def mirrored(apply_model, args):
@@ -50,32 +51,22 @@ def test_both_orders_and_all_batches_give_the_same_frames(sd15, prompts, functio
     def patched(batch=0):
         return wrapped(tiny.patch(sd15, layers=layers, frames_per_batch=batch), function)
 
-    whole = tiny.ksampler(patched(), *prompts, tiny.clip(FRAMES))
+    inputs = *prompts, tiny.clip(FRAMES)
+    whole = tiny.ksampler(patched(), *inputs, steps=2)
     for batch in (1, 3):
-        assert tiny.error(tiny.ksampler(patched(batch), *prompts, tiny.clip(FRAMES)), whole) < 1e-4
-    apart = tiny.frame_ksampler(patched(), *prompts, tiny.clip(FRAMES))
-    assert tiny.error(apart, whole) < 1e-4
+        assert tiny.error(tiny.ksampler(patched(batch), *inputs, steps=2), whole) < 1e-4
+    assert tiny.error(tiny.frame_ksampler(patched(), *inputs, steps=2), whole) < 1e-4
 
 
 def test_a_state_knows_every_call(sd15, prompts, tmp_path):
-    """What a clip in pieces leaves is told apart by call, and goes through a file."""
+    """A state tells several calls of a step apart, also after it was in a file."""
     from crossframe.hosts.comfy.state.files import read, write
-    from crossframe.nodes.sampling import CrossFrameKSampler
 
     model = wrapped(tiny.patch(sd15), mirrored)
 
     def sample(latent, **inputs):
-        return CrossFrameKSampler.execute(
-            model=model,
-            positive=prompts[0],
-            negative=prompts[1],
-            latent_image=latent,
-            sampler_name="euler",
-            frame_noise="same for every frame",
-            keep_state=True,
-            **tiny.SAMPLING,
-            **inputs,
-        ).args
+        inputs |= {"frame_noise": tiny.SAME, "keep_state": True}
+        return tiny.frame_output(model, *prompts, latent, **inputs).args
 
     clip = tiny.clip(FRAMES)["samples"]
     whole = sample({"samples": clip})[0]["samples"]
@@ -100,7 +91,7 @@ def half_of_the_rows(apply_model, args):
     return torch.cat(outputs)
 
 
-@pytest.mark.parametrize("sample", [tiny.ksampler, tiny.frame_ksampler])
+@pytest.mark.parametrize("sample", tiny.ORDERS.values())
 def test_rows_that_nobody_announced_are_an_error_in_words(sd15, prompts, sample):
     model = wrapped(tiny.patch(sd15), half_of_the_rows)
     words = r"^CrossFrame\w+: input 'model': another node that patches the model changes which"
@@ -111,9 +102,7 @@ def test_rows_that_nobody_announced_are_an_error_in_words(sd15, prompts, sample)
 def test_steps_that_differ_from_frame_to_frame_are_an_error_in_words(sd15, prompts):
     """A wrapper around a sampler that chooses its steps by what it sees."""
     from comfy.k_diffusion.sampling import sample_dpm_adaptive
-    from comfy.samplers import KSAMPLER, CFGGuider
-    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
-    from crossframe.nodes.sampling import CrossFrameSampler
+    from comfy.samplers import KSAMPLER
 
     steps = iter(range(1, 100))
 
@@ -126,19 +115,12 @@ def test_steps_that_differ_from_frame_to_frame_are_an_error_in_words(sd15, promp
         return sample_dpm_adaptive(model, x, 0.5, 3.0, **kwargs)
 
     for function in (more_and_more, adaptive):
-        guider = CFGGuider(tiny.patch(sd15))
-        guider.set_conds(*prompts)
+        guider = bench.guider(tiny.patch(sd15), prompts)
         with pytest.raises(ValueError, match=r"^CrossFrameSampler: input 'sampler': "):
-            CrossFrameSampler.execute(
-                Noise_RandomNoise(1),
-                guider,
-                KSAMPLER(function),
-                torch.tensor([3.0, 1.0]),
-                tiny.clip(3),
-            )
+            bench.custom(guider, KSAMPLER(function), (3.0, 1.0), tiny.clip(3))
 
 
-@pytest.mark.parametrize("sample", [tiny.ksampler, tiny.frame_ksampler])
+@pytest.mark.parametrize("sample", tiny.ORDERS.values())
 def test_a_prompt_of_another_kind_of_model_is_not_blamed_on_a_patch(sd15, sample):
     """ComfyUI's own words are clearer than a wrong owner."""
     wrong = [[torch.randn(1, 7, tiny.CONTEXT * 2), {}]]

@@ -16,7 +16,7 @@ LAYERS = [("up", "first + previous"), ("all", "first"), ("all", "previous")]
 
 
 def flop(sample) -> int:
-    """FLOP of a call."""
+    """Count the FLOP of a call."""
     from crossframe.benchmarks.measures import count_flop
 
     return count_flop(sample)
@@ -39,13 +39,12 @@ def beside(model, patch=nothing):
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
 def test_the_compatible_path_gives_the_same_frames(parts, layers, references, include_self, family):
     conds = tiny.prompt(1, pooled=family == "sdxl"), tiny.prompt(2, pooled=family == "sdxl")
-    model, latent = parts.model(family), tiny.clip()
+    model, latent = parts.model(family), tiny.clip(3)
     inputs = {"layers": layers, "references": references, "include_self": include_self}
-    for n in (0, 2):
+    for sample, n in ((tiny.ksampler, 0), (tiny.ksampler, 2), (tiny.frame_ksampler, 0)):
         patched = tiny.patch(model, frames_per_batch=n, **inputs)
-        for sample in tiny.ORDERS.values():
-            fast, compatible = (sample(m, *conds, latent) for m in (patched, beside(patched)))
-            assert tiny.error(fast, compatible) < 1e-4
+        fast, compatible = (sample(m, *conds, latent, steps=2) for m in (patched, beside(patched)))
+        assert tiny.error(fast, compatible) < 1e-4
 
 
 @pytest.mark.parametrize("frames", [1, 3, 5])
@@ -56,7 +55,7 @@ def test_nothing_is_computed_twice(sd15, prompts, frames, references):
     model = tiny.patch(sd15, references=references, layers="all")
     layers = tiny.settings_of(model).layers
     plain = flop(lambda: tiny.ksampler(sd15, *prompts, latent, steps=steps))
-    one_more = sum(4 * a.tokens(16, 16) ** 2 * a.channels for a in layers)
+    one_more = sum(4 * a.tokens(tiny.SIZE, tiny.SIZE) ** 2 * a.channels for a in layers)
     with_two = max(frames - 2, 0) if references == "first + previous" else 0
     expected = plain + one_more * with_two * steps * 2  # conds
     assert flop(lambda: tiny.ksampler(model, *prompts, latent, steps=steps)) == expected
@@ -67,7 +66,8 @@ def test_first_projects_keys_and_values_of_the_first_frame_alone(sd15, prompts):
     model = tiny.patch(sd15, references="first", layers="all")
     layers = tiny.settings_of(model).layers
     plain = flop(lambda: tiny.ksampler(sd15, *prompts, latent, steps=1))
-    of_a_frame = sum(2 * 2 * a.tokens(16, 16) * a.channels**2 for a in layers)  # K and V
+    # Keys and values are two products, each of two operations per weight and token.
+    of_a_frame = sum(2 * 2 * a.tokens(tiny.SIZE, tiny.SIZE) * a.channels**2 for a in layers)
     expected = plain - of_a_frame * (frames - 1) * 2  # conds
     assert flop(lambda: tiny.ksampler(model, *prompts, latent, steps=1)) == expected
 
@@ -85,7 +85,7 @@ def test_the_model_is_called_as_often_as_without(sd15, prompts, sample):
 
 
 def hypernetwork(query, context, value, extra_options):
-    """As ComfyUI's hypernetworks: keys and values are fed differently."""
+    """ComfyUI's hypernetworks feed keys and values differently, as this patch does."""
     return query, context * 1.1, context * 0.9
 
 
@@ -104,7 +104,9 @@ def replaced(model):
 
 @pytest.mark.parametrize("first", [True, False], ids=["before ours", "behind ours"])
 def test_patches_that_feed_keys_and_values_differently(sd15, prompts, first):
-    """Before ours they are shared as well; behind ours the compatible path is taken."""
+    """Keys are shared if the patch runs before ours; if it runs behind, the compatible path is
+    taken.
+    """
     if first:
         model = tiny.patch(beside(sd15, hypernetwork), layers="all")
     else:
@@ -125,7 +127,7 @@ def test_layers_that_another_node_replaces_are_left_to_it(sd15, prompts):
 
 
 def test_the_users_choice_of_attention_is_kept(sd15, prompts):
-    """As packs do that bring another attention function."""
+    """Packs that bring another attention function set it like this."""
     seen = []
 
     def count(function, query, key, value, *args, **kwargs):
@@ -140,7 +142,7 @@ def test_the_users_choice_of_attention_is_kept(sd15, prompts):
 
 
 def own_forward(block, x, context=None, transformer_options=None):
-    """A block's forward pass as a pack writes it that puts its own in the place of ComfyUI's."""
+    """A block's forward pass as a pack may write it, to replace ComfyUI's."""
     options = {**transformer_options, "n_heads": block.n_heads, "dim_head": block.d_head}
     query = keys = values = block.norm1(x)
     for patch in options.get("patches", {}).get("attn1_patch", []):
@@ -152,7 +154,9 @@ def own_forward(block, x, context=None, transformer_options=None):
 
 
 def test_blocks_that_run_another_packs_code(sd15, prompts, monkeypatch):
-    """As Advanced-ControlNet's while it samples: they know the patch, but not all around it."""
+    """Advanced-ControlNet's blocks are such ones: they run the patch, but not all that is around
+    it.
+    """
     block = sd15.model.diffusion_model.output_blocks[1][1].transformer_blocks[0]
     model = tiny.patch(sd15, layers="all")
     usual = tiny.ksampler(model, *prompts, tiny.clip())
@@ -176,7 +180,7 @@ def own_attention(attn, x, context=None, value=None, mask=None, transformer_opti
 
 
 class AsObject:
-    """A forward pass that is an object, which Python binds to no block."""
+    """A forward pass that is an object, so that Python does not bind it to a block."""
 
     def __init__(self, function, block):
         self.function, self.block = function, block
@@ -190,7 +194,7 @@ def as_function(patch, kind, module, function):
 
 
 def as_wrapper(patch, kind, module, function):
-    """With the name, the module and all else that functools.wraps takes over."""
+    """The replacement has the name, the module and all else that functools.wraps copies."""
 
     @functools.wraps(kind.forward)
     def forward(*args, **kwargs):
@@ -208,7 +212,9 @@ def as_method_of_an_argument(patch, kind, module, function):
 
 
 def as_edited_source(patch, kind, module, function):
-    """Compiled within ComfyUI's own module, as packs do that edit the text of a function."""
+    """The replacement is compiled in ComfyUI's own module, as by packs that edit a function's
+    text.
+    """
     scope = vars(sys.modules[kind.__module__])
     text = "def forward(self, *args, **kwargs):\n    return _theirs(self, *args, **kwargs)\n"
     patch.setitem(scope, "_theirs", function)
@@ -263,15 +269,22 @@ def load_again():
         del sys.modules[module]
 
 
+@pytest.fixture(scope="module")
+def usual(sd15):
+    """The frames of the tests below if no code is replaced."""
+    with torch.inference_mode():
+        conds = tiny.prompt(1), tiny.prompt(2)
+        return tiny.ksampler(tiny.patch(sd15, layers="all"), *conds, tiny.clip(3), steps=2)
+
+
 @pytest.mark.parametrize("what", ["block", "attention"])
 @pytest.mark.parametrize("replace", REPLACEMENTS)
 def test_code_that_was_replaced_before_the_pack_was_imported(
-    sd15, prompts, monkeypatch, load_again, replace, what
+    sd15, prompts, usual, monkeypatch, load_again, replace, what
 ):
-    """Whatever way it was put there, it gets a row of keys for every row of queries."""
+    """However the code was replaced, it gets a row of keys for every row of queries."""
     from comfy.ldm.modules.attention import BasicTransformerBlock, CrossAttention
 
-    usual = tiny.ksampler(tiny.patch(sd15, layers="all"), *prompts, tiny.clip())
     block = sd15.model.diffusion_model.output_blocks[1][1].transformer_blocks[0]
     if what == "block":
         kind, module, function = BasicTransformerBlock, block, own_forward
@@ -282,11 +295,10 @@ def test_code_that_was_replaced_before_the_pack_was_imported(
     choices = {"references": "first + previous", "include_self": False, "layers": "all"}
     choices |= {"start_percent": 0.0, "end_percent": 1.0, "frames_per_batch": 0}
     model = attention.execute(model=sd15, **choices).args[0]
-    inputs = {"positive": prompts[0], "negative": prompts[1], "latent_image": tiny.clip()}
-    inputs |= {**tiny.SAMPLING, "sampler_name": "euler", "frame_noise": "different per frame"}
-    frames = sampler.execute(model=model, **inputs).args[0]["samples"]
+    inputs = *prompts, tiny.clip(3)
+    frames = tiny.frame_ksampler(model, *inputs, node=sampler, steps=2)
     for one in (model, beside(model)):
-        assert tiny.error(tiny.ksampler(one, *prompts, tiny.clip()), frames) < 1e-4
+        assert tiny.error(tiny.ksampler(one, *inputs, steps=2), frames) < 1e-4
     assert tiny.error(frames, usual) > 0.01
 
 
@@ -334,7 +346,7 @@ def test_a_wrapper_that_calls_the_model_again(sd15, prompts):
 
 
 def test_frames_that_nobody_attends_to_are_an_error(sd15, prompts):
-    """Rather than plain self-attention where a wrapper takes the replacement away."""
+    """If a wrapper takes the replacement away, there is an error, and no plain self-attention."""
     from comfy.patcher_extension import WrappersMP
 
     def without(executor, *args, **kwargs):
@@ -359,7 +371,7 @@ WAITING = {"item", "_local_scalar_dense", "is_nonzero", "equal", "nonzero", "mas
 
 
 class NoWaiting(TorchDispatchMode):
-    """Refuses operations for whose result a processor would wait for a graphics card."""
+    """Refuses operations for whose result a CPU would wait for a graphics card."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
@@ -370,7 +382,7 @@ class NoWaiting(TorchDispatchMode):
 @pytest.mark.parametrize("n", [0, 2])
 @pytest.mark.parametrize("compatible", [False, True])
 def test_no_layer_waits_for_the_device(sd15, prompts, monkeypatch, n, compatible):
-    """Nothing that depends on values is asked between two layers, in either path."""
+    """In neither path does anything between two layers ask for values."""
     from crossframe.attention import Evaluation
     from crossframe.hosts.comfy.run import self_attention as attn1
 

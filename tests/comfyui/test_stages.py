@@ -1,11 +1,15 @@
 """CrossFrameKSampler as KSamplerAdvanced: parts of the steps, and stages that follow each other."""
 
+import itertools
+
+import bench
 import pytest
 import tiny
 import torch
+from tiny import DIFFERENT, SAME
 
 FRAMES, STEPS = 3, 5
-SAMPLERS = ["euler", "euler_ancestral", "dpm_2", "dpmpp_2m", "dpmpp_sde", "ddim"]
+SAMPLERS = ["euler_ancestral", "dpm_2", "dpmpp_2m", "ddim"]
 ON, OFF = "enable", "disable"
 NAMES = ("add_noise", "start_at_step", "end_at_step", "return_with_leftover_noise")
 PARTS = [
@@ -41,15 +45,9 @@ def stock(model, positive, negative, latent, sampler, part, denoise=1.0, seed=3)
 
 def ours(model, positive, negative, latent, sampler, part, denoise=1.0, seed=3, **inputs):
     """CrossFrameKSampler. Returns a LATENT, and the state if it is kept."""
-    from crossframe.nodes.sampling import CrossFrameKSampler
-
-    settings = {**dict(zip(NAMES, part)), "seed": seed, "steps": STEPS, "cfg": 4.0}
-    settings |= {"sampler_name": sampler, "scheduler": "normal", "denoise": denoise}
-    settings |= {"frame_noise": "different per frame", **inputs}
-    output = CrossFrameKSampler.execute(
-        model=model, positive=positive, negative=negative, latent_image=latent, **settings
-    )
-    return output.args if settings.get("keep_state") else output.args[0]
+    inputs |= {**dict(zip(NAMES, part)), "seed": seed, "steps": STEPS, "denoise": denoise}
+    output = tiny.frame_output(model, positive, negative, latent, sampler, **inputs)
+    return output.args if inputs.get("keep_state") else output.args[0]
 
 
 def check_equal(one, other):
@@ -57,8 +55,14 @@ def check_equal(one, other):
     assert tiny.error(one["samples"], other["samples"]) < 1e-4
 
 
-@pytest.mark.parametrize("part", PARTS, ids=str)
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    ("sampler", "part"),
+    [
+        *itertools.product(("euler", "dpmpp_sde"), PARTS),
+        *itertools.product(SAMPLERS, (PARTS[1], PARTS[3], PARTS[5])),
+    ],
+    ids=str,
+)
 def test_a_part_of_the_steps_is_the_stock_nodes(sd15, prompts, sampler, part):
     model = tiny.patch(sd15, frames_per_batch=2)
     inputs = model, *prompts, tiny.clip(FRAMES), sampler, part
@@ -93,13 +97,16 @@ def two_stages(sample, first, second, prompts, latent, sampler, **inputs):
     return sample(second, *prompts, begun, sampler, (OFF, 3, 10000, OFF), **inputs)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_two_stages(sd15, parts, prompts, sampler):
-    """With a second checkpoint for the last steps, as a refiner, and a mask that both follow."""
+@pytest.mark.parametrize(
+    ("sampler", "masked"),
+    [("euler", False), ("euler", True), ("dpmpp_sde", True), *((name, True) for name in SAMPLERS)],
+)
+def test_two_stages(sd15, parts, prompts, sampler, masked):
+    """A second checkpoint paints the last steps, like a refiner, and both follow a mask."""
     refiner = tiny.patch(parts.get("refiner", lambda: tiny.model(seed=5)), layers="all")
-    for extra in ({}, {"noise_mask": tiny.masks(FRAMES)[:, None]}):
-        inputs = tiny.patch(sd15), refiner, prompts, tiny.clip(FRAMES, **extra), sampler
-        check_equal(two_stages(ours, *inputs), two_stages(stock, *inputs))
+    latent = tiny.clip(FRAMES, **({"noise_mask": tiny.masks(FRAMES)[:, None]} if masked else {}))
+    inputs = tiny.patch(sd15), refiner, prompts, latent, sampler
+    check_equal(two_stages(ours, *inputs), two_stages(stock, *inputs))
 
 
 def test_two_stages_are_the_steps_of_one(sd15, prompts):
@@ -109,7 +116,6 @@ def test_two_stages_are_the_steps_of_one(sd15, prompts):
 
 
 STILL = {"samples": tiny.clip(1)["samples"].repeat(FRAMES, 1, 1, 1)}
-SAME = "same for every frame"
 
 
 @pytest.mark.parametrize("sampler", ["euler_ancestral", "dpmpp_sde"])
@@ -128,30 +134,25 @@ def test_noise_on_the_way_follows_frame_noise_in_every_stage(sd15, prompts, samp
 @pytest.mark.parametrize("frame_by_frame", [False, True])
 def test_custom_samplers_draw_as_their_noise_says(sd15, prompts, frame_by_frame):
     """DisableNoise says nothing; behind CrossFrameNoise it says that frames share their noise."""
-    from comfy.samplers import CFGGuider, sampler_object
-    from comfy_extras.nodes_custom_sampler import DisableNoise, SamplerCustomAdvanced
-    from crossframe.nodes.noise import CrossFrameNoise
-    from crossframe.nodes.sampling import CrossFrameSampler
+    from comfy_extras.nodes_custom_sampler import DisableNoise
 
-    guider = CFGGuider(tiny.patch_own(sd15))
-    guider.set_conds(*prompts)
-    node = CrossFrameSampler if frame_by_frame else SamplerCustomAdvanced
-    sampler, sigmas = sampler_object("euler_ancestral"), torch.tensor([6.0, 3.0, 1.0])
+    guider = bench.guider(tiny.patch_own(sd15), prompts)
+    sigmas = 6.0, 3.0, 1.0
 
     def paint(noise):
-        return node.execute(noise, guider, sampler, sigmas, STILL).args[0]["samples"]
+        return bench.custom(guider, "euler_ancestral", sigmas, STILL, noise, frame_by_frame)
 
     none = DisableNoise.execute().args[0]
     apart = paint(none)
     assert min(tiny.error(apart[0], apart[1]), tiny.error(apart[1], apart[2])) > 0.1
-    same = paint(CrossFrameNoise.execute(none, SAME).args[0])
+    same = paint(bench.clip_noise(none, SAME))
     assert max(tiny.error(same[0], same[1]), tiny.error(same[1], same[2])) < 1e-4
-    assert torch.equal(paint(CrossFrameNoise.execute(none, "different per frame").args[0]), apart)
+    assert torch.equal(paint(bench.clip_noise(none, DIFFERENT)), apart)
 
 
-@pytest.mark.parametrize("frame_noise", [SAME, "different per frame"])
+@pytest.mark.parametrize("frame_noise", [SAME, DIFFERENT])
 def test_each_stage_goes_on_from_its_own_state(sd15, prompts, frame_noise):
-    """A clip in pieces, in two stages: the frames of one go."""
+    """A clip in pieces and in two stages has the frames of a clip in one go."""
     model = tiny.patch(sd15)
     clip = tiny.clip(4)["samples"]
     stages = [(ON, 0, 3, ON), (OFF, 3, 10000, OFF)]

@@ -1,4 +1,4 @@
-"""States and resuming in graphs on a real server, and on two."""
+"""States and resuming in graphs on one real server and on two."""
 
 import shutil
 
@@ -6,9 +6,17 @@ import pytest
 import torch
 from comfy_server import running_server
 from safetensors.torch import load_file
+from state_graphs import (
+    SAMPLER,
+    STEPS,
+    graph,
+    paint,
+    saved_state,
+    with_state_loaded,
+    with_state_saved,
+)
 
-FRAMES = 6
-SAMPLER = "9"
+LONG = 16  # frames: enough to be interrupted while some are finished and some are not
 
 
 @pytest.fixture(scope="module")
@@ -22,93 +30,9 @@ def server(folder):
         yield running
 
 
-def graph(first=0, count=FRAMES, references="first + previous", **inputs):
-    """Some frames of the demo's clip, painted frame by frame and saved as latents."""
-    prompt = {
-        "1": ("CrossFrameDemoModel", {}),
-        "2": ("CrossFrameDemoClip", {}),
-        "3": ("GetVideoComponents", {"video": ["2", 0]}),
-        "4": ("ImageFromBatch", {"image": ["3", 0], "batch_index": first, "length": count}),
-        "13": (
-            "ImageScale",
-            {
-                "image": ["4", 0],
-                "upscale_method": "area",
-                "width": 64,
-                "height": 64,
-                "crop": "disabled",
-            },
-        ),
-        "5": ("VAEEncode", {"pixels": ["13", 0], "vae": ["1", 2]}),
-        "6": ("CLIPTextEncode", {"clip": ["1", 1], "text": "a drawing"}),
-        "7": ("CLIPTextEncode", {"clip": ["1", 1], "text": ""}),
-        "8": (
-            "CrossFrameAttention",
-            {
-                "model": ["1", 0],
-                "references": references,
-                "include_self": False,
-                "layers": "all",
-                "start_percent": 0.0,
-                "end_percent": 1.0,
-                "frames_per_batch": 0,
-            },
-        ),
-        SAMPLER: (
-            "CrossFrameKSampler",
-            {
-                "model": ["8", 0],
-                "seed": 1,
-                "steps": 6,
-                "cfg": 1.5,
-                "sampler_name": "euler",
-                "scheduler": "normal",
-                "positive": ["6", 0],
-                "negative": ["7", 0],
-                "latent_image": ["5", 0],
-                "denoise": 1.0,
-                "frame_noise": "different per frame",
-                **inputs,
-            },
-        ),
-        "10": ("SaveLatent", {"samples": [SAMPLER, 0], "filename_prefix": "painted"}),
-    }
-    return {name: {"class_type": kind, "inputs": values} for name, (kind, values) in prompt.items()}
-
-
-def with_state_saved(prompt):
-    """The graph, with a node that saves the sampler's state and one that shows it."""
-    save = {"state": [SAMPLER, 1], "filename_prefix": "crossframe/state"}
-    return {
-        **prompt,
-        "11": {"class_type": "CrossFrameSaveState", "inputs": save},
-        "12": {"class_type": "PreviewAny", "inputs": {"source": [SAMPLER, 1]}},
-    }
-
-
-def with_state_loaded(prompt, file):
-    """The graph, gone on with from a file."""
-    prompt[SAMPLER]["inputs"]["state"] = ["20", 0]
-    return {**prompt, "20": {"class_type": "CrossFrameLoadState", "inputs": {"file": file}}}
-
-
-def paint(server, prompt):
-    """Run a graph: (latents, what it did)."""
-    outcome = server.run(prompt)
-    assert outcome.end == "execution_success", outcome.messages[-1]
-    (file,) = server.outputs(outcome, "10")
-    return load_file(file)["latent_tensor"], outcome
-
-
 @pytest.fixture(scope="module")
 def whole(server):
     return paint(server, graph())[0]
-
-
-def saved_state(server, outcome):
-    """(file, how Load State names it)."""
-    (file,) = server.outputs(outcome, "11")
-    return file, f"crossframe/{file.name} [output]"
 
 
 def test_a_clip_goes_on_from_a_file(server, whole):
@@ -121,7 +45,7 @@ def test_a_clip_goes_on_from_a_file(server, whole):
 
 
 def test_two_servers_share_an_anchor(server, tmp_path):
-    """Exact with `first`, noise of every frame's own included; the recipe is in the README."""
+    """With `first` this is exact, also if every frame has noise of its own."""
     inputs = {"references": "first", "sampler_name": "euler_ancestral"}
     whole, _ = paint(server, graph(**inputs))
     anchor, outcome = paint(server, with_state_saved(graph(0, 1, **inputs)))
@@ -143,10 +67,9 @@ def test_a_state_that_does_not_fit_is_refused_on_the_page(server):
 
 def interrupted(server, prompt, frame):
     """Run a graph and cancel it while a frame is painted, counted from 0."""
-    steps = prompt[SAMPLER]["inputs"]["steps"]
 
     def cancel(kind, data):
-        if kind == "progress" and data["node"] == SAMPLER and data["value"] > frame * steps + 1:
+        if kind == "progress" and data["node"] == SAMPLER and data["value"] > frame * STEPS + 1:
             server.post("/interrupt")
 
     outcome = server.run(prompt, on_message=cancel)
@@ -161,14 +84,14 @@ def unfinished(server):
 
 
 def test_an_interrupted_run_goes_on(server):
-    """Queued again, it paints only what is missing, and leaves the frames of one go."""
-    prompt = with_state_saved(graph(count=32, resume=True, steps=12))
+    """If it is queued again, it paints what is missing, and the frames are those of one go."""
+    prompt = with_state_saved(graph(count=LONG, resume=True))
     interrupted(server, prompt, frame=2)
     (kept,) = unfinished(server).values()
-    assert 2 <= len(kept) < 32
+    assert 2 <= len(kept) < LONG
     painted, outcome = paint(server, prompt)
     assert f"going on after {len(kept)} finished frames" in server.log
-    assert outcome.progress(SAMPLER)[0][0] >= len(kept) * 12
+    assert outcome.progress(SAMPLER)[0][0] >= len(kept) * STEPS
     assert unfinished(server) == {}
     state = load_file(saved_state(server, outcome)[0])
     prompt[SAMPLER]["inputs"]["resume"] = False
@@ -180,12 +103,12 @@ def test_an_interrupted_run_goes_on(server):
 
 
 def test_a_run_goes_on_after_a_crash(server, tmp_path):
-    """The process is gone at once, in the middle of a frame."""
-    prompt = graph(count=32, resume=True, steps=12, seed=21)
+    """The process is killed in the middle of a frame."""
+    prompt = graph(count=LONG, resume=True, seed=21)
     with running_server(tmp_path) as crashing:
 
         def crash(kind, data):
-            if kind == "progress" and data["node"] == SAMPLER and data["value"] > 30:
+            if kind == "progress" and data["node"] == SAMPLER and data["value"] > 2 * STEPS + 1:
                 crashing._process.kill()
 
         assert crashing.run(prompt, on_message=crash).end == "progress"
@@ -199,7 +122,7 @@ def test_a_run_goes_on_after_a_crash(server, tmp_path):
 
 
 def test_damaged_frames_are_not_gone_on_from(server):
-    prompt = graph(count=32, resume=True, steps=12, seed=31)
+    prompt = graph(count=LONG, resume=True, seed=31)
     interrupted(server, prompt, frame=2)
     ((run, kept),) = unfinished(server).items()
     file = server.folder / "output" / "crossframe" / "unfinished" / run / kept[0]
@@ -216,13 +139,13 @@ def test_damaged_frames_are_not_gone_on_from(server):
         (SAMPLER, {"seed": 2}),
         (SAMPLER, {"cfg": 2.0}),
         ("6", {"text": "a photo"}),
-        ("4", {"batch_index": 1, "length": 31}),
+        ("4", {"batch_index": 1, "length": LONG - 1}),
         ("8", {"layers": "up"}),
     ],
     ids=["seed", "cfg", "prompt", "clip", "settings"],
 )
 def test_a_changed_graph_begins_anew(server, node, change):
-    prompt = graph(count=32, resume=True, steps=12, seed=11)
+    prompt = graph(count=LONG, resume=True, seed=11)
     interrupted(server, prompt, frame=1)
     before = unfinished(server)
     assert len(before) == 1

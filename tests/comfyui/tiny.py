@@ -7,9 +7,11 @@ whom a frame attends to.
 
 import torch
 
-SIZE = 16  # of the latents, height and width
+SIZE = 8  # of the latents, height and width
+PIXELS = 8 * SIZE  # of their pictures
 CONTEXT = 32  # width of a prompt token
 FRAMES = 5
+SAME, DIFFERENT = "same for every frame", "different per frame"  # choices of frame_noise
 
 SD15 = {
     "image_size": 32,
@@ -123,7 +125,7 @@ def prompt(seed: int, rows: int = 1, pooled: bool = False):
 
 
 def sides(size: int | tuple[int, int], times: int = 1) -> tuple[int, int]:
-    """Height and width of something `times` as large as latents of `size`, a square's or both."""
+    """Height and width of something `times` as large as latents. size: one side, or both."""
     height, width = (size, size) if isinstance(size, int) else size
     return height * times, width * times
 
@@ -204,15 +206,19 @@ def ksampler(real, positive, negative, latent, sampler_name="euler", **inputs) -
     return output["samples"]
 
 
-def frame_ksampler(real, positive, negative, latent, sampler_name="euler", **inputs):
-    """The CrossFrameKSampler node, noise as the stock sampler's. Returns the samples."""
+def frame_output(real, positive, negative, latent, sampler_name="euler", node=None, **inputs):
+    """The output of the CrossFrameKSampler node, noise as the stock sampler's."""
     from crossframe.nodes.sampling import CrossFrameKSampler
 
-    settings = {"frame_noise": "different per frame", **SAMPLING, **inputs}
-    settings["sampler_name"] = sampler_name
-    output = CrossFrameKSampler.execute(
+    settings = {"frame_noise": DIFFERENT, **SAMPLING, "sampler_name": sampler_name, **inputs}
+    return (node or CrossFrameKSampler).execute(
         model=real, positive=positive, negative=negative, latent_image=latent, **settings
     )
+
+
+def frame_ksampler(real, positive, negative, latent, sampler_name="euler", **inputs):
+    """The samples of `frame_output`."""
+    output = frame_output(real, positive, negative, latent, sampler_name, **inputs)
     return output.args[0]["samples"]
 
 

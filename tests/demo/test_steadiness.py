@@ -65,7 +65,7 @@ def test_attending_to_oneself_is_not_steady(measured, plain, monkeypatch):
 
 
 def test_keys_of_a_wrong_frame_are_not_steady(measured, plain, monkeypatch):
-    """What each row gets is the first frame of another row: of the other clip."""
+    """Each row gets the first frame of another row, that is, of the other clip."""
     gathered = Evaluation.gathered
 
     def swapped(self, layer, entries, tokens):

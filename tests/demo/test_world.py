@@ -91,7 +91,7 @@ def test_what_gets_hidden_cannot_be_compared():
 
 def test_late_objects_are_not_there_before():
     newcomers, late = 0, 0
-    for seed in range(40):
+    for seed in range(12):
         clip = clip_of(seed, frames=32)
         instance, _ = world.labels(clip)
         for number, first in enumerate(clip.enters.tolist()):
@@ -100,7 +100,7 @@ def test_late_objects_are_not_there_before():
                 assert not (instance[:first] == number + 1).any()
         newcomers += bool(Truth.of(clip, 8).newcomers)
     assert late > 10
-    assert newcomers > 10
+    assert newcomers > 5
 
 
 def test_clips_move_turn_pan_and_leave():

@@ -1,0 +1,52 @@
+"""The names of ComfyUI's samplers, sorted by what matters to the pack."""
+
+# Every version of ComfyUI that the pack supports knows them; `test_samplers.py` compares them
+# with ComfyUI's list.
+DETERMINISTIC = [
+    "euler",
+    "euler_cfg_pp",
+    "heun",
+    "heunpp2",
+    "exp_heun_2_x0",
+    "dpm_2",
+    "lms",
+    "dpm_fast",
+    "dpmpp_2m",
+    "dpmpp_2m_cfg_pp",
+    "ipndm",
+    "ipndm_v",
+    "deis",
+    "res_multistep",
+    "res_multistep_cfg_pp",
+    "gradient_estimation",
+    "gradient_estimation_cfg_pp",
+    "ddim",
+    "uni_pc",
+    "uni_pc_bh2",
+]
+STOCHASTIC = [
+    "euler_ancestral",
+    "euler_ancestral_cfg_pp",
+    "exp_heun_2_x0_sde",
+    "dpm_2_ancestral",
+    "dpmpp_2s_ancestral",
+    "dpmpp_2s_ancestral_cfg_pp",
+    "dpmpp_sde",
+    "dpmpp_sde_gpu",
+    "dpmpp_2m_sde",
+    "dpmpp_2m_sde_gpu",
+    "dpmpp_2m_sde_heun",
+    "dpmpp_2m_sde_heun_gpu",
+    "dpmpp_3m_sde",
+    "dpmpp_3m_sde_gpu",
+    "ddpm",
+    "lcm",
+    "res_multistep_ancestral",
+    "res_multistep_ancestral_cfg_pp",
+    "er_sde",
+    "seeds_2",
+    "seeds_3",
+    "sa_solver",
+    "sa_solver_pece",
+]
+REFUSED_FRAME_BY_FRAME = ["dpm_adaptive"]
