@@ -202,7 +202,7 @@ def _mixes(guider, model_options: dict, clip: Clip, cut: bool) -> bool | None:
     try:
         together = _together(guider, model_options, clip, cut)
         alone = _one_after_another(guider, model_options, clip, cut)
-    except _RemembersError:
+    except _Remembers:
         return True
     except Exception:  # other packs' code, which may need something that is missing here
         return None
@@ -230,7 +230,7 @@ def _one_after_another(guider, model_options: dict, clip: Clip, cut: bool) -> Te
     return torch.cat(outcomes, dim=1)
 
 
-class _RemembersError(Exception):
+class _Remembers(Exception):  # noqa: N818  (a sign within this file, not an error)
     """A function has replaced what looked like rows of the clip, so they are something else."""
 
 
@@ -238,7 +238,7 @@ class _RemembersError(Exception):
 def _held(options: dict, rows: Sequence[int], clip: Clip, cut: bool) -> Iterator[None]:
     """Let functions hold only the rows of some frames, if `cut` says so.
 
-    Raises _RemembersError if a function replaces what it holds. A running average, for instance,
+    Raises _Remembers if a function replaces what it holds. A running average, for instance,
     may have as many rows as the clip after an earlier sampling, and belongs to that sampling.
     """
     places = places_of_guidance(options) if cut else []
@@ -246,7 +246,7 @@ def _held(options: dict, rows: Sequence[int], clip: Clip, cut: bool) -> Iterator
         held = [place.get() for place in places]
         yield
         if any(place.get() is not before for place, before in zip(places, held)):
-            raise _RemembersError
+            raise _Remembers
 
 
 def _levels(guider, options: dict, clip: Clip, x: Tensor, numbers: Sequence[int]) -> Tensor:
