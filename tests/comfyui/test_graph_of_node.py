@@ -1,4 +1,4 @@
-"""What a node finds out about the graph around it: who reads its outputs, and whether it repeats."""
+"""What a node finds out about its graph: who reads its outputs, and whether it repeats."""
 
 import logging
 from types import SimpleNamespace

@@ -168,7 +168,7 @@ def test_start_anew_at_a_cut(clip, sd15, canny):
 
 @pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_sde", "ddim"])
 def test_parts_that_lie_apart_are_painted_from_one_anchor(sd15, canny, sampler):
-    """Two machines could paint them; with `first`, the frames are exact, with noise of their own."""
+    """Two machines could paint them. With `first` the frames are exact, also their noise."""
     clip = Clip.of(tiny.patch(sd15, references="first"), canny)
     whole, _ = clip.paint(sampler=sampler)
     start, anchor = clip.paint(0, 1, sampler=sampler)
@@ -199,7 +199,7 @@ def test_over_a_gap_the_last_painted_frame_is_the_previous_one(sd15, canny):
 
 
 def test_a_gap_changes_nothing_but_numbers(clip):
-    """If all frames share one noise, which no number changes, the frames are those without a gap."""
+    """If all frames share one noise, numbers change nothing and the gap does not matter."""
     _, state = clip.paint(0, 2, frame_noise=SAME)
     near, _ = clip.paint(4, state=state, frame_noise=SAME)
     apart, _ = clip.paint(4, state=state, frame_noise=SAME, first_frame=4)
@@ -327,7 +327,7 @@ def made_elsewhere(state, factor):
 
 @pytest.mark.parametrize("factor", [1 + 2**-23, 1 - 2**-22, 1 + 2**-18], ids=str)
 def test_a_state_whose_noise_levels_were_rounded_otherwise_fits(clip, anchor, factor):
-    """It fits in the check beforehand and at every step, and the frames are the same bit for bit."""
+    """It fits beforehand and at every step, and the frames are the same bit for bit."""
     expected, _ = clip.paint(1, state=anchor[1])
     painted, state = clip.paint(1, state=made_elsewhere(anchor[1], factor))
     assert torch.equal(painted, expected)
