@@ -1,4 +1,4 @@
-"""Hooks with keyframes: ComfyUI leaves them at the last; every frame begins at the first."""
+"""Hooks with keyframes: ComfyUI leaves them at the last one, but frames begin at the first."""
 
 import pytest
 import tiny

@@ -41,7 +41,7 @@ def compiled(model):
 
 
 def function_wrapper(model):
-    """Some packs wrap model calls like this; the result depends on the call's own rows only."""
+    """Some packs wrap every model call like this. Each row depends on itself only."""
 
     def wrap(apply_model, args):
         return apply_model(args["input"], args["timestep"], **args["c"]) * 1.05

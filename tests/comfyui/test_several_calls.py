@@ -1,4 +1,4 @@
-"""Nodes that run the model several times per step: each reads the same call of other frames."""
+"""Nodes that run the model several times in a step: each call reads its like in other frames."""
 
 import bench
 import pytest

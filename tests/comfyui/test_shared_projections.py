@@ -346,7 +346,7 @@ def test_a_wrapper_that_calls_the_model_again(sd15, prompts):
 
 
 def test_frames_that_nobody_attends_to_are_an_error(sd15, prompts):
-    """If a wrapper takes the replacement away, there is an error, and no plain self-attention."""
+    """If a wrapper takes our patch away, there is an error instead of plain self-attention."""
     from comfy.patcher_extension import WrappersMP
 
     def without(executor, *args, **kwargs):

@@ -168,7 +168,7 @@ def test_start_anew_at_a_cut(clip, sd15, canny):
 
 @pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_sde", "ddim"])
 def test_parts_that_lie_apart_are_painted_from_one_anchor(sd15, canny, sampler):
-    """Two machines could paint them; with `first`, the frames are exact, each with its noise."""
+    """Two machines could paint them. With `first` the frames are exact, also their noise."""
     clip = Clip.of(tiny.patch(sd15, references="first"), canny)
     whole, _ = clip.paint(sampler=sampler)
     start, anchor = clip.paint(0, 1, sampler=sampler)
@@ -199,7 +199,7 @@ def test_over_a_gap_the_last_painted_frame_is_the_previous_one(sd15, canny):
 
 
 def test_a_gap_changes_nothing_but_numbers(clip):
-    """If all frames share one noise, no number changes it: the frames are those without a gap."""
+    """If all frames share one noise, numbers change nothing and the gap does not matter."""
     _, state = clip.paint(0, 2, frame_noise=SAME)
     near, _ = clip.paint(4, state=state, frame_noise=SAME)
     apart, _ = clip.paint(4, state=state, frame_noise=SAME, first_frame=4)

@@ -107,7 +107,7 @@ def test_what_a_run_in_progress_keeps_is_not_listed(folders):
 
 
 def test_looking_for_states_does_not_read_all_of_a_large_folder(folders, monkeypatch):
-    """Files that were changed last are found. A file that lies too deep can be loaded."""
+    """Files that were changed last are listed. What lies too deep is not, but can be loaded."""
     from crossframe.hosts.comfy.state import search as state_search
 
     monkeypatch.setattr(state_search, "MOST", 20)
