@@ -404,9 +404,12 @@ def damaged(folder, tmp_path):
 
 
 def load(folder):
-    from crossframe.hosts.comfy.demo.model import load_demo_model
+    """Execute the node, which reads its files in a folder."""
+    from crossframe.nodes import demo
 
-    return load_demo_model(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "FOLDER", folder)
+        return demo.CrossFrameDemoModel.execute().args
 
 
 def check_error(folder, *words: str) -> None:
