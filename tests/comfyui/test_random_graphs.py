@@ -9,7 +9,7 @@ import os
 import tiny
 import torch
 from graphs import CLIP, ONE, Control, Extra, Graph, Plan
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from sampler_names import DETERMINISTIC, STOCHASTIC
 
@@ -92,6 +92,8 @@ def test_random_graphs(parts, plan, batch, cut):
         # that a graph of one step is painted otherwise the first time, without the pack too.
         graph.paint(model=graph.model)
     model = graph.patched()
+    # ComfyUI's lcm takes a step even if there is none, and fails, without the pack too.
+    assume(plan.sampler != "lcm" or all(len(part) > 1 for part in graph.levels(model)))
     expected = graph.paint(model=model)
     assert torch.isfinite(expected).all()
     if plan.guidance != "apg" or len(graph.levels(model)[0]) > 2:
