@@ -23,14 +23,16 @@ class PaintingOrder:
     """Groups of frames in the order in which they are painted.
 
     start, frames: the frames from `start` on and before `frames` are painted; the frames before
-    `start` are painted already. groups: their numbers, ascending within a group. last_readers: for
-    every frame before `frames`, the number of the last group that attends to it after its own
-    group has been painted. It is NOBODY if there is none, and the number of groups if frames after
-    these need it.
+    `start` are painted already. references: for each frame that is painted, the frames that it
+    attends to, each as often as it counts. groups: their numbers, ascending within a group.
+    last_readers: for every frame before `frames`, the number of the last group that attends to it
+    after its own group has been painted. It is NOBODY if there is none, and the number of groups if
+    frames after these need it.
     """
 
     start: int
     frames: int
+    references: Mapping[int, tuple[int, ...]]
     groups: tuple[Group, ...]
     last_readers: tuple[int, ...]
 
@@ -51,7 +53,12 @@ class PaintingOrder:
         readers = _last_readers(groups, references, frames)
         for frame in carried_frames(policy, frames) if carry else ():
             readers[frame] = len(groups)
-        return cls(start, frames, groups, tuple(readers))
+        return cls(start, frames, references, groups, tuple(readers))
+
+    @property
+    def count(self) -> int:
+        """The number of frames that are painted."""
+        return self.frames - self.start
 
     def group_of(self) -> Mapping[int, int]:
         """Return the number of the group that each frame belongs to."""
@@ -72,9 +79,11 @@ class PaintingOrder:
         ends = [0] * (len(self.groups) + 1)
         begins = [0] * (len(self.groups) + 1)
         for frame, reader in enumerate(self.last_readers):
-            if reader != NOBODY:
-                begins[own.get(frame, 0)] += frame in own
-                ends[reader] += 1
+            if reader == NOBODY:
+                continue
+            ends[reader] += 1
+            if frame in own:
+                begins[own[frame]] += 1
         kept = most = sum(frame not in own for frame in self.wanted())
         for number in range(len(self.groups)):
             # Frames that this group was the last to need are dropped before the group is stored.

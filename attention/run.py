@@ -24,7 +24,7 @@ from .errors import PackError
 from .layers import Layer
 from .noise_levels import same_level
 from .painting_order import Group, PaintingOrder
-from .references import Policy, attended
+from .references import Policy
 from .shared import Rows, collect
 from .state import State, frozen
 from .storage import Storage
@@ -308,7 +308,7 @@ class Evaluation:
 
     def _references(self, key: Key, frame: int) -> tuple[tuple[Key, int], ...]:
         """Return a frame's references, or only the frame itself if a reference is missing."""
-        references = attended(self.run.policy, frame)
+        references = self.run.order.references[frame]
         kept = self.run.bank.frames(key)
         if not all(reference in self.frames or reference in kept for reference in references):
             self.run.warn_missing(key, frame)

@@ -28,7 +28,7 @@ torch.set_num_threads(1)  # the models are so small that threads cost more than 
 
 
 def pytest_addoption(parser):
-    help_ = "write the golden file of the nodes' interfaces anew"
+    help_ = "write the golden file of the nodes' interfaces again"
     parser.addoption("--write-schema", action="store_true", help=help_)
 
 

@@ -308,7 +308,7 @@ DEFECTS = [
     Defect(
         "keyframes of hooks go on from frame to frame",
         "hosts/comfy/orders/frame_by_frame.py",
-        "keyframes.restore()",
+        "self._keyframes.restore()",
         "pass",
         HOOKS,
     ),

@@ -34,7 +34,7 @@ from ...attention import (
     reference_policy,
 )
 from ...attention.bank import Key
-from ...attention.references import Policy, attended
+from ...attention.references import Policy
 from .calls import Brought, check_alike, check_pictures, conds_per_picture
 from .choices import chosen
 from .unet import find_unet, self_attention_layers
@@ -221,7 +221,7 @@ class Clip:
     ) -> None:
         """Raise ValueError if a row has nothing to attend to in a layer."""
         (frame,), bank = evaluation.frames, evaluation.run.bank
-        for reference in set(attended(self.policy, frame)) - {frame}:
+        for reference in set(evaluation.run.order.references[frame]) - {frame}:
             for row in range(rows):
                 if reference not in bank.frames(Key(evaluation.step, layer, row, tokens)):
                     raise ValueError(

@@ -61,7 +61,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Clip:
+class TrialClip:
     """The part of a clip that is tried.
 
     frames: the number of frames in the clip. rows: the places of the frames that are tried. x:
@@ -78,7 +78,7 @@ class Clip:
     seed: int | None
 
     @classmethod
-    def of(cls, latent: Tensor, sigmas: Tensor, numbers: Sequence[int], seed) -> "Clip":
+    def of(cls, latent: Tensor, sigmas: Tensor, numbers: Sequence[int], seed) -> "TrialClip":
         """Make up rows of a clip. latent: an example of a frame, (1, channels, height, width)."""
         frames = len(numbers)
         count = min(frames, ROWS)
@@ -105,7 +105,7 @@ class Verdict:
     untried: tuple[str, ...] = ()
 
 
-def check_guidance(guider, model_options: dict, clip: Clip) -> Verdict:
+def check_guidance(guider, model_options: dict, clip: TrialClip) -> Verdict:
     """Refuse guidance that does not treat frames alike, and name its owner.
 
     guider: the guider while it samples. model_options: the options that it samples with. Raises
@@ -194,7 +194,7 @@ def _with_only(model_options: dict, wanted: Callable[[Callable], bool]) -> dict:
     return {**options, "transformer_options": {**inside, "wrappers": wrappers}}
 
 
-def _mixes(guider, model_options: dict, clip: Clip, cut: bool) -> bool | None:
+def _mixes(guider, model_options: dict, clip: TrialClip, cut: bool) -> bool | None:
     """Return whether rows give other results together than one by one; None if the trial fails.
 
     cut: whether functions hold only the rows of the frames that they are given.
@@ -212,14 +212,14 @@ def _mixes(guider, model_options: dict, clip: Clip, cut: bool) -> bool | None:
     return not torch.allclose(together, alone, rtol=0, atol=tolerance, equal_nan=True)
 
 
-def _together(guider, model_options: dict, clip: Clip, cut: bool) -> Tensor:
+def _together(guider, model_options: dict, clip: TrialClip, cut: bool) -> Tensor:
     """Return the results of all rows in one batch, (levels, rows, channels, height, width)."""
     guider, options = _apart(guider, model_options)
     with _held(options, clip.rows, clip, cut):
         return _levels(guider, options, clip, clip.x, clip.numbers)
 
 
-def _one_after_another(guider, model_options: dict, clip: Clip, cut: bool) -> Tensor:
+def _one_after_another(guider, model_options: dict, clip: TrialClip, cut: bool) -> Tensor:
     """Return the result of each row by itself, (levels, rows, channels, height, width)."""
     guider, options = _apart(guider, model_options)
     outcomes = []
@@ -235,7 +235,7 @@ class _Remembers(Exception):  # noqa: N818  (a sign within this file, not an err
 
 
 @contextmanager
-def _held(options: dict, rows: Sequence[int], clip: Clip, cut: bool) -> Iterator[None]:
+def _held(options: dict, rows: Sequence[int], clip: TrialClip, cut: bool) -> Iterator[None]:
     """Let functions hold only the rows of some frames, if `cut` says so.
 
     Raises _Remembers if a function replaces what it holds. A running average, for instance,
@@ -249,7 +249,7 @@ def _held(options: dict, rows: Sequence[int], clip: Clip, cut: bool) -> Iterator
             raise _Remembers
 
 
-def _levels(guider, options: dict, clip: Clip, x: Tensor, numbers: Sequence[int]) -> Tensor:
+def _levels(guider, options: dict, clip: TrialClip, x: Tensor, numbers: Sequence[int]) -> Tensor:
     """Return the guider's predictions for rows at each noise level, (levels, rows, ...)."""
     guider.model_options = options
     with RowNoise(lambda: numbers, x.shape, clip.seed).active():

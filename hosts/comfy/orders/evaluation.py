@@ -105,7 +105,7 @@ def _decided_over_clip(
 
     In that case ComfyUI itself decides over the whole clip.
     """
-    if not run.facts.one_frame and batches == 1:
+    if not run.one_frame and batches == 1:
         return conds
     places = run.facts.places(frames)
     return resolve_default_prompts(conds, x, timestep, run.facts.rows, places)
@@ -136,7 +136,7 @@ def _run_batch(run_model, run: ComfyRun, conds, part, batch, layers, model_optio
     evaluation = run.evaluate(batch, layers, name_conds(conds))
     options = options_of_batch(model_options, run, evaluation)
     held = []
-    if not run.facts.one_frame and len(batch) < rows:
+    if not run.one_frame and len(batch) < rows:
         held = places_inside(options)
     with explained(len(batch), rows), holding(held, rows_of(places, rows)):
         return run_model(conds, *part, options)

@@ -14,7 +14,7 @@ from ..errors import named
 from ..model.carried import carrying, run_of, settings_of
 from ..model.own_code import is_comfyuis
 from ..model.settings import NODE
-from ..neighbours.guidance_trial import Clip, Verdict, check_guidance
+from ..neighbours.guidance_trial import TrialClip, Verdict, check_guidance
 from ..neighbours.known import IN_BATCHES, PER_STEP, check_neighbours
 from ..neighbours.sampler_watch import RowsTogether
 from ..noise.clip_noise import is_one_noise
@@ -96,7 +96,7 @@ def _sample(
 def _watch(run: ComfyRun, sampler, latent: torch.Tensor) -> RowsTogether | None:
     """Return a watch for another pack's sampler that gets only a part of the clip, or None."""
     function = getattr(sampler, "sampler_function", None)
-    if not run.facts.one_frame or is_comfyuis(function):
+    if not run.one_frame or is_comfyuis(function):
         return None
     return RowsTogether(sampler_name(sampler), latent.shape)
 
@@ -124,7 +124,7 @@ def run_sampler(executor, guider, sigmas, extra_args, callback, noise, *args, **
     if run is None:
         return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
     with ExitStack() as around:
-        if run.facts.one_frame:
+        if run.one_frame:
             if run.verdict is None:
                 with run.noise.paused():
                     run.verdict = try_guidance(run, guider, sigmas, options, noise)
@@ -143,7 +143,7 @@ def try_guidance(run: ComfyRun[FrameByFrame], guider, sigmas, options: dict, noi
     if numbers is None or run.facts.one_noise:
         numbers = [0] * run.facts.rows
     seed = None if run.noise is None else run.noise.seed
-    return check_guidance(guider, options, Clip.of(noise[:1], sigmas, numbers, seed))
+    return check_guidance(guider, options, TrialClip.of(noise[:1], sigmas, numbers, seed))
 
 
 def _holding_rows_of_frame(run: ComfyRun[FrameByFrame], model_options: dict):

@@ -38,10 +38,10 @@ class Facts:
     settings: the user's choice. policy: which frames each frame attends to, with the scenes of
     this sampling. order: the order in which the frames are painted. origin: what the sampling is
     made with, if it continues from a state or leaves one. sigmas: the noise levels (first, last)
-    between which cross-frame attention acts. one_frame: whether frames are painted one after
-    another. one_noise: whether all frames start from the same noise and share the noise that a
-    sampler adds. numbers: the number of the noise draw that each row gets, or None if it must be
-    found from the noise. operations: what happens to the predicted frames in every step.
+    between which cross-frame attention acts. one_noise: whether all frames start from the same
+    noise and share the noise that a sampler adds. numbers: the number of the noise draw that each
+    row gets, or None if it must be found from the noise. operations: what happens to the predicted
+    frames in every step.
     """
 
     settings: Settings
@@ -49,7 +49,6 @@ class Facts:
     order: PaintingOrder
     origin: Origin | None
     sigmas: tuple[float, float]
-    one_frame: bool
     one_noise: bool
     numbers: Sequence[int] | None
     operations: tuple[StepOperation, ...] = ()
@@ -57,7 +56,7 @@ class Facts:
     @property
     def rows(self) -> int:
         """The number of frames in the latent."""
-        return self.order.frames - self.order.start
+        return self.order.count
 
     def is_active(self, sigma: float) -> bool:
         """Return whether cross-frame attention acts at a noise level."""
@@ -89,6 +88,11 @@ class ComfyRun(Generic[Lead]):
     noise: RowNoise | None = None
     verdict: Verdict | None = None
     sharing: SharedProjections | None = None
+
+    @property
+    def one_frame(self) -> bool:
+        """Whether frames are painted one after another."""
+        return isinstance(self.lead, FrameByFrame)
 
     def evaluate(self, frames: Sequence[int], layers: frozenset[Layer], names: dict):
         """Describe a call of the model on some frames. names: see `name_conds`."""
@@ -159,12 +163,11 @@ def new_run(
         order,
         origin,
         _sigmas(guider, settings),
-        one_frame,
         one_noise,
         numbers,
         operations,
     )
-    core = _core(facts, state, taken)
+    core = _core(facts, state, taken, one_frame)
     one_batch = not one_frame and needs_one_batch(guider, noise.shape[0])
     memory = MemoryPlan(settings, order, one_batch, state is not None)
     return ComfyRun(facts, core, lead(core), memory)
@@ -179,7 +182,7 @@ def _sigmas(guider, settings: Settings) -> tuple[float, float]:
     )
 
 
-def _core(facts: Facts, state: ComfyState | None, taken: Taken | None) -> Run:
+def _core(facts: Facts, state: ComfyState | None, taken: Taken | None, one_frame: bool) -> Run:
     """Begin the run of the pack's core. Raises BadInputError if the state lacks a frame."""
     storage = facts.settings.storage
     try:
@@ -187,7 +190,7 @@ def _core(facts: Facts, state: ComfyState | None, taken: Taken | None) -> Run:
             return Run(facts.policy, facts.order, storage, taken.state, taken.groups)
         return Run(facts.policy, facts.order, storage, state)
     except ValueError as error:
-        other_way = f", or set anchor to '{ANEW}'" if facts.one_frame else ""
+        other_way = f", or set anchor to '{ANEW}'" if one_frame else ""
         raise BadInputError(
             "state", f"{error}.", f"Make it with the same references{other_way}."
         ) from error

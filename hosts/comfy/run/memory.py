@@ -35,11 +35,6 @@ class MemoryPlan:
         self.bank_bytes = 0
         self._batches: list[Group] | None = None
 
-    @property
-    def rows(self) -> int:
-        """The number of frames in the latent."""
-        return self.order.frames - self.order.start
-
     def expect_bank(self, nbytes: int) -> None:
         """Note the most that the bank will hold; a bank in system memory counts as 0."""
         self.bank_bytes = nbytes if self.settings.storage.device is None else 0
@@ -66,16 +61,16 @@ class MemoryPlan:
         device that computes.
         """
         if self.settings.frames_per_batch > 0:
-            return min(self.settings.frames_per_batch, self.rows)
+            return min(self.settings.frames_per_batch, self.order.count)
         if self.one_batch:
-            return self.rows
+            return self.order.count
 
         def required(frames: int) -> float:
             return model.memory_required([2 * frames, *shape[1:]])
 
-        most = fastest(device.type, self.rows)
+        most = fastest(device.type, self.order.count)
         whole = frames_that_fit(required, free, most)
-        if whole == self.rows and not self.has_state:
+        if whole == self.order.count and not self.has_state:
             return whole  # then no bank is needed
         return frames_that_fit(required, free - self.bank_bytes, most)
 
@@ -92,7 +87,7 @@ class MemoryPlan:
             self._batches = batches(self.order.groups, most)
             log.info(
                 "Cross-frame attention: %d frames per step, in batches of up to %d.",
-                self.rows,
+                self.order.count,
                 max(map(len, self._batches)),
             )
         return self._batches
@@ -114,7 +109,7 @@ class MemoryPlan:
         dtype = model.model.get_dtype_inference()
         self.expect_bank(self.evaluation_bytes(entries, shape, dtype))
         frames = self.frames_per_batch(model.model, shape, free, model.load_device)
-        if frames == self.rows and not self.has_state:
+        if frames == self.order.count and not self.has_state:
             self.expect_bank(0)  # nothing is left to another batch
         return frames
 
@@ -128,7 +123,7 @@ def ask_for_memory(executor, model, noise_shape, conds, *args, **kwargs):
     run = run_of(kwargs.get("model_options") or {})
     if run is not None:
         plan = run.memory
-        if not run.facts.one_frame:
+        if not run.one_frame:
             noise_shape = [plan.plan_batch(model, conds, noise_shape), *noise_shape[1:]]
         # What the bank already holds is no longer free, so it is not asked for again.
         to_come = max(plan.bank_bytes - run.core.bank.nbytes, 0)
