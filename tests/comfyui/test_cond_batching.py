@@ -133,6 +133,26 @@ def test_conds_that_another_wrapper_brings_in(sd15, prompts):
         assert tiny.error(sample(model, *prompts, tiny.clip()), expected) < 1e-4
 
 
+@pytest.mark.parametrize("order", list(tiny.ORDERS))
+def test_prompts_that_another_wrapper_runs_in_another_order(sd15, prompts, order):
+    """Every other call of the model gets the prompts of a cond in reversed order."""
+    from comfy.patcher_extension import WrappersMP
+
+    calls = itertools.count()
+
+    def reverse(executor, model, conds, *args):
+        step = -1 if next(calls) % 2 else 1
+        return executor(model, [cond and cond[::step] for cond in conds], *args)
+
+    positive = [*prompts[0], *tiny.prompt(11), *tiny.prompt(12)]
+    sampling = {"denoise": 1.0, "steps": 3}
+    expected = tiny.ksampler(tiny.patch(sd15), positive, prompts[1], tiny.clip(), **sampling)
+    model = tiny.patch(sd15, frames_per_batch=1)
+    model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "other", reverse)
+    frames = tiny.ORDERS[order](model, positive, prompts[1], tiny.clip(), **sampling)
+    assert tiny.error(frames, expected) < 1e-4
+
+
 def test_a_default_prompt_that_only_some_frames_need(sd15, prompts):
     """ComfyUI runs a default prompt only where masks leave something uncovered."""
     mask = torch.ones(tiny.FRAMES, tiny.PIXELS, tiny.PIXELS)

@@ -196,6 +196,15 @@ def test_supir_controls_every_frame_with_its_own_picture(sdxl):
     assert tiny.error(paint(tiny.ksampler, tiny.patch(sdxl), prompts), whole) > 0.01
 
 
+def test_supir_keeps_features_of_an_earlier_sampling(sdxl):
+    """Five frames with cond and uncond leave ten rows, which are none that a node has given."""
+    pytest.importorskip("comfy.ldm.supir.supir_patch")
+    prompts = tiny.prompt(1, pooled=True), tiny.prompt(2, pooled=True)
+    model = supir(tiny.patch(sdxl))
+    whole = paint(tiny.ksampler, model, prompts)
+    assert tiny.error(paint(tiny.frame_ksampler, model, prompts), whole) < 1e-4
+
+
 def paint(sample, model, prompts) -> torch.Tensor:
     """The clip of these tests; three steps, so that a patch may change from one to the next."""
     return sample(model, *prompts, tiny.clip(FRAMES), steps=3)

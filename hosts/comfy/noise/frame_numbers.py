@@ -14,6 +14,8 @@ from .clip_noise import later_rows
 
 # How many random numbers may be drawn to find the frames, which takes one core two seconds.
 MOST_NUMBERS = 200_000_000
+# How many frames may be drawn. Of tiny latents each draw takes more time than its numbers do.
+MOST_DRAWS = 50_000
 
 
 def numbers_of(noise: Tensor, seed: int, first: int) -> Sequence[int]:
@@ -48,7 +50,8 @@ def _told(noise: Tensor, seed: int) -> list[int] | None:
     numbers: dict[int, int] = {}
     generator = torch.Generator().manual_seed(seed)
     shape = (1, *noise.shape[1:])
-    for number in range(max(MOST_NUMBERS // noise[0].numel(), len(noise))):
+    most = min(MOST_NUMBERS // noise[0].numel(), MOST_DRAWS)
+    for number in range(max(most, len(noise))):
         draw = torch.randn(shape, dtype=torch.float32, generator=generator)[0].to(noise.dtype)
         for place in places.get(float(draw.flatten()[0]), []):
             if torch.equal(noise[place], draw):

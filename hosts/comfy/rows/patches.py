@@ -5,6 +5,7 @@ tensor has as many rows as the clip has frames, it is replaced by the rows of th
 run while they are run.
 """
 
+import dis
 import types
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
@@ -99,9 +100,38 @@ def owners_of_uncut_rows(options: dict, clip: int, counts: Collection[int]) -> l
     return [
         owner_of(function)
         for function in functions_in([held, options.get("model_function_wrapper")])
-        for place in places_in([function], is_told)
-        if any(_may_be_rows(tensor, clip, counts) for tensor in place.tensors)
+        for tensor in _given_tensors(function)
+        if _may_be_rows(tensor, clip, counts)
     ]
+
+
+def _given_tensors(function: Callable) -> Iterator[torch.Tensor]:
+    """Yield the tensors that a patch holds, without those that it keeps for itself while it runs.
+
+    An object keeps for itself what its methods set back to None: no patch throws away the rows that
+    a node has given it.
+    """
+    owner = getattr(function, "__self__", function)
+    attributes = getattr(owner, "__dict__", {})
+    kept = [attributes[name] for name in _set_back(owner) if name in attributes]
+
+    def is_kept(value: Any) -> bool:
+        return any(value is held for held in kept)
+
+    for place in places_in([function], lambda value: is_told(value) or is_kept(value)):
+        yield from (tensor for tensor in place.tensors if not is_kept(tensor))
+
+
+def _set_back(owner: Any) -> Iterator[str]:
+    """Yield the attributes that methods of an object's class set to None after it is made."""
+    for name, method in vars(type(owner)).items():
+        if not isinstance(method, types.FunctionType) or name == "__init__":
+            continue
+        code = list(dis.get_instructions(method))
+        for value, target, store in zip(code, code[1:], code[2:], strict=False):
+            sets = store.opname == "STORE_ATTR" and target.opname.startswith("LOAD_FAST")
+            if sets and value.opname == "LOAD_CONST" and value.argval is None:
+                yield store.argval
 
 
 def _may_be_rows(tensor: torch.Tensor, clip: int, counts: Collection[int]) -> bool:
