@@ -3,9 +3,13 @@
 Every U-Net of the Stable Diffusion family is a contracting path ("input"), a bottom
 ("middle") and an expanding path ("output", in diffusers `up_blocks`). A block on a path
 holds one stack of transformer blocks, and each of those has exactly one attn1.
+
+A diffusion transformer (DiT) is one row of blocks. Some families begin with blocks that have
+weights of their own for text and for image ("double") and go on with blocks that share them
+("single").
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,10 +17,11 @@ from typing import NamedTuple
 class Layer(NamedTuple):
     """Address of one attn1.
 
-    block: "input", "middle" or "output".
+    block: "input", "middle" or "output" in a U-Net; in a DiT the kind of block, "double", "single"
+        or another word.
     number: position of the block on its path, counted as in the original U-Net and in ComfyUI,
-        with down- and upsampling included.
-    transformer: position of the transformer block inside that block.
+        with down- and upsampling included. In a DiT: position among the blocks of its kind.
+    transformer: position of the transformer block, or in a DiT of the layer, inside that block.
     """
 
     block: str
@@ -43,3 +48,20 @@ LAYER_SETS: dict[str, LayerSet] = {
         LayerSet("all", lambda layer: True),
     )
 }
+
+
+def transformer_layers(name: str, layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Return the layers of a diffusion transformer that belong to a layer set.
+
+    name: a name in LAYER_SETS. layers: all self-attention layers of the image, in the order of the
+    forward pass. "up" is the later part: the single blocks if there are also others, and otherwise
+    the last two thirds. "mid + up" leaves out the first sixth.
+    """
+    if name == "all":
+        return tuple(layers)
+    if name == "mid + up":
+        return tuple(layers[len(layers) // 6 :])
+    single = tuple(layer for layer in layers if layer.block == "single")
+    if single and len(single) < len(layers):
+        return single
+    return tuple(layers[len(layers) // 3 :])

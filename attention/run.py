@@ -19,7 +19,7 @@ from typing import TypeVar
 import torch
 
 from .bank import Bank, Key, Tokens
-from .compose import gather
+from .compose import gather, simplest
 from .errors import PackError
 from .layers import Layer
 from .noise_levels import same_level
@@ -254,9 +254,9 @@ class Evaluation:
         """
         if layer not in self.layers:
             return tokens
-        names = self._names(layer, entries, tokens)
+        names = self._names_of_batch(layer, entries, tokens)
         result = self._of_references(gather, names, tokens)
-        self._keep(names, tokens)
+        self._keep(names, lambda row: tuple(stream[row] for stream in tokens))
         return tuple(result)
 
     def collected(
@@ -268,16 +268,54 @@ class Evaluation:
         same arguments as `gathered`, and `layer` must be one of `layers`. Returns as many tensors,
         (m, tokens, channels), and for each row the positions of its references among the m.
         """
-        names = self._names(layer, entries, tokens)
+        names = self._names_of_batch(layer, entries, tokens)
         collected, rows = zip(*self._of_references(collect, names, tokens), strict=True)
-        self._keep(names, tokens)
+        self._keep(names, lambda row: tuple(stream[row] for stream in tokens))
         return collected, rows[0]
 
-    def _names(
+    def attended(
+        self,
+        layer: Layer,
+        entries: Sequence[Hashable],
+        rows: Sequence[Tokens],
+        count: int,
+    ) -> list[tuple[Tokens, ...]]:
+        """Return for each row the tokens of its references, and store what later frames need.
+
+        This is for callers that put keys together themselves (see `joint.py`); `layer` must be one
+        of `layers`. rows: the tokens of each row of the batch, as tensors of any shape. They may be
+        views, because what is stored is copied. count: the number of tokens in a row.
+        Returns as many tuples, in which the row's own tokens are the given ones.
+        Raises ValueError if the batch does not consist of these entries and frames.
+        """
+        names = self._names(layer, entries, len(rows), count, rows[0][0].device)
+        place = {name: row for row, name in enumerate(names)}
+        references = [simplest(self._references(key, frame)) for key, frame in names]
+        outside = {name for row in references for name in row}.difference(names)
+        kept = {name: self.run.bank.load(*name) for name in outside}
+        result = [
+            tuple(rows[place[name]] if name in place else kept[name] for name in row)
+            for row in references
+        ]
+        self._keep(names, rows.__getitem__)
+        return result
+
+    def _names_of_batch(
         self, layer: Layer, entries: Sequence[Hashable], tokens: Tokens
     ) -> list[tuple[Key, int]]:
-        """Name the rows of a batch: all frames of the first cond entry, then of the second, ..."""
+        """Name the rows of tensors, each (rows, tokens, channels)."""
         rows, count = tokens[0].shape[:2]
+        return self._names(layer, entries, rows, count, tokens[0].device)
+
+    def _names(
+        self,
+        layer: Layer,
+        entries: Sequence[Hashable],
+        rows: int,
+        count: int,
+        device: torch.device,
+    ) -> list[tuple[Key, int]]:
+        """Name the rows of a batch: all frames of the first cond entry, then of the second, ..."""
         if rows != len(entries) * len(self.frames):
             raise ValueError(
                 f"layer {tuple(layer)} got {rows} rows for {len(entries)} conds of "
@@ -285,7 +323,7 @@ class Evaluation:
             )
         keys = [self._visit(Key(self.step, layer, entry, count)) for entry in entries]
         for key in keys:
-            self.run.recall(key, tokens[0].device)
+            self.run.recall(key, device)
         return [(key, frame) for key in keys for frame in self.frames]
 
     def _visit(self, key: Key) -> Key:
@@ -315,8 +353,11 @@ class Evaluation:
             references = (frame,)
         return tuple((key, reference) for reference in references)
 
-    def _keep(self, names: Sequence[tuple[Key, int]], tokens: Tokens) -> None:
-        """Drop what no later group needs any more, and store what a later group will need."""
+    def _keep(self, names: Sequence[tuple[Key, int]], tokens_of: Callable[[int], Tokens]) -> None:
+        """Drop what no later group needs any more, and store what a later group will need.
+
+        tokens_of: returns the tokens of a row.
+        """
         run, bank = self.run, self.run.bank
         newest = run.newest_group(self.frames)
         for key in {key for key, _ in names}:
@@ -324,5 +365,5 @@ class Evaluation:
                 bank.drop(key, frame)
         for row, (key, frame) in enumerate(names):
             if run.is_read_after(frame, newest):
-                bank.store(key, frame, tuple(stream[row] for stream in tokens))
+                bank.store(key, frame, tokens_of(row))
         run.peak_bytes = max(run.peak_bytes, bank.nbytes)

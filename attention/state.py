@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 
 from .bank import Bank, Key, readable_size
+from .layers import Layer
 from .storage import Stored
 
 StoredTokens = Mapping[Key, Mapping[int, tuple[Stored, ...]]]
@@ -47,6 +48,11 @@ class State:
         """The frames of which something is kept."""
         return frozenset(frame for frames in self.stored.values() for frame in frames)
 
+    @property
+    def layers(self) -> frozenset[Layer]:
+        """The layers of which something is kept."""
+        return frozenset(key.layer for key in self.stored)
+
     def moved(self: Some, frame: int) -> Some:
         """Return a state for frames that begin at a later number, after a gap.
 
@@ -64,10 +70,9 @@ class State:
         return replace(self, frames=frame, stored=stored)
 
     def __repr__(self) -> str:
-        layers = {key.layer for key in self.stored}
         held = ", ".join(map(str, sorted(self.held))) or "none"
         return (
-            f"State({self.frames} frames painted, kept of them: {held}; {len(layers)} layers, "
+            f"State({self.frames} frames painted, kept of them: {held}; {len(self.layers)} layers, "
             f"{len(self.noise_levels)} steps, {readable_size(self.nbytes)})"
         )
 

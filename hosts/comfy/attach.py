@@ -1,7 +1,8 @@
 """Attach cross-frame attention to a MODEL.
 
-A clone of the MODEL gets frozen settings, one attn1 patch and six wrappers. Patch and wrappers are
-plain functions without state (see `run/self_attention.py`, `orders/wrappers.py`).
+A clone of the MODEL gets frozen settings, six wrappers and, if it is a U-Net, one attn1 patch.
+Patch and wrappers are plain functions without state (see `run/self_attention.py`,
+`run/joint_attention.py`, `orders/wrappers.py`).
 """
 
 from dataclasses import dataclass
@@ -9,13 +10,15 @@ from typing import Any
 
 from comfy.patcher_extension import WrappersMP
 
-from ...attention import LAYER_SETS, Storage, reference_policy, with_scenes
+from ...attention import LAYER_SETS, LayerSet, Storage, reference_policy, with_scenes
 from .errors import BadInputError
 from .model.carried import Carried, carried_by
 from .model.settings import BANK_DEVICES, KEY, NODE, Settings
-from .model.unet import self_attention_layers
+from .model.transformer import check_family
+from .model.unet import Attn1, is_unet, self_attention_layers
 from .orders.evaluation import change_prediction, evaluate_clip
 from .orders.wrappers import run_sampler, run_sampling
+from .run.joint_attention import attend_in_pass
 from .run.memory import ask_for_memory
 from .run.self_attention import attn1_patch
 from .run.shared_projections import share_projections
@@ -68,7 +71,8 @@ def attach(model, choice: Choice):
     policy = reference_policy(choice.references, choice.include_self)
     settings = Settings(
         policy=with_scenes(policy, _frames(choice.scene_starts)),
-        layers=tuple(self_attention_layers(model, LAYER_SETS[choice.layers])),
+        layer_set=choice.layers,
+        layers=_layers(model, LAYER_SETS[choice.layers]),
         start_percent=choice.start_percent,
         end_percent=choice.end_percent,
         frames_per_batch=choice.frames_per_batch,
@@ -76,6 +80,14 @@ def attach(model, choice: Choice):
         state=state_at(choice.state, choice.first_frame),
     )
     return attach_settings(model, settings)
+
+
+def _layers(model, layer_set: LayerSet) -> tuple[Attn1, ...] | None:
+    """Return the layers of a U-Net, or None for a transformer, whose layers are found later."""
+    if is_unet(model):
+        return tuple(self_attention_layers(model, layer_set))
+    check_family(model)
+    return None
 
 
 def _frames(text: str) -> list[int]:
@@ -94,11 +106,14 @@ def attach_settings(model, settings: Settings):
     """Attach settings that are already resolved for this model, as `attach` does."""
     patched = model.clone()
     patched.model_options.setdefault("transformer_options", {})[KEY] = Carried(settings)
-    patched.set_model_attn1_patch(attn1_patch)
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, run_sampling)
     patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, run_sampler)
     patched.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, ask_for_memory)
     patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, change_prediction)
     patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, evaluate_clip)
-    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, share_projections)
+    if settings.layers is not None:
+        patched.set_model_attn1_patch(attn1_patch)
+        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, share_projections)
+    else:
+        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, attend_in_pass)
     return patched

@@ -12,6 +12,7 @@ import bench
 import pytest
 import tiny
 import torch
+from families import FAMILIES
 
 ONE, CLIP = "one row", "one row per frame"
 CONFIGS = {"sd15": tiny.SD15, "sdxl": tiny.SDXL, "inpaint": tiny.INPAINT}
@@ -37,7 +38,10 @@ class Extra:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a graph holds. Sizes are latents'; rows: ONE or CLIP."""
+    """What a graph holds. Sizes are a U-Net's latents'; rows: ONE or CLIP.
+
+    family: a name in CONFIGS or in FAMILIES, whose latents have a size of their own.
+    """
 
     family: str = "sd15"
     frames: int = 5
@@ -65,10 +69,34 @@ class Plan:
     first_index: int | None = None  # batch_index of the first frame, as LatentFromBatch sets it
     sigmas: str = "all"  # or a part of them: "high", "low", "last step", "none"
     stages: int = 1  # two: the second goes on with the noise that the first leaves
+    pictures: str | None = None  # rows of the reference latents in both prompts
 
     @property
     def size(self) -> tuple[int, int]:
+        if self.family in FAMILIES:
+            family = FAMILIES[self.family]
+            height, width = (side * family.patch for side in family.size)
+            return height, width
         return self.height, self.width
+
+    def prompt(self, seed: int, rows: int = 1) -> list:
+        """A CONDITIONING for the plan's family."""
+        if self.family in FAMILIES:
+            return FAMILIES[self.family].prompt(seed, rows)
+        return tiny.prompt(seed, rows, self.family == "sdxl")
+
+    def latent(self) -> dict:
+        """A LATENT for the plan's family."""
+        if self.family in FAMILIES:
+            return FAMILIES[self.family].clip(self.frames)
+        return tiny.clip(self.frames, size=self.size)
+
+
+def model_of(family: str, seed: int = 0):
+    """A MODEL with random weights. family: a name in CONFIGS or in FAMILIES."""
+    if family in FAMILIES:
+        return FAMILIES[family].model(seed)
+    return tiny.model(CONFIGS[family], seed)
 
 
 @dataclass
@@ -83,7 +111,7 @@ class Parts:
         return self.made[name]
 
     def model(self, family: str):
-        return self.get(family, lambda: tiny.model(CONFIGS[family]))
+        return self.get(family, lambda: model_of(family))
 
     def control(self, kind: str, family: str, number: int):
         config = CONFIGS["sdxl" if family == "sdxl" else "sd15"]
@@ -104,12 +132,16 @@ class Graph:
 
     @classmethod
     def build(cls, plan: Plan, parts: Parts) -> "Graph":
-        pooled = plan.family == "sdxl"
         model = parts.model(plan.family)
-        positive = tiny.prompt(1, _rows(plan, plan.prompts), pooled)
+        positive = plan.prompt(1, _rows(plan, plan.prompts))
         for number, extra in enumerate(plan.extras):
             positive += _extra(plan, extra, number, parts)
-        negative = tiny.prompt(2, 1, pooled)
+        negative = plan.prompt(2)
+        if plan.pictures is not None:
+            rows = _rows(plan, plan.pictures)
+            positive, negative = (
+                FAMILIES[plan.family].with_references(conds, rows) for conds in (positive, negative)
+            )
         for number, control in enumerate(plan.controls):
             hints = tiny.images(_rows(plan, control.hints), 40 + number, plan.size)
             positive, negative = tiny.apply_controlnet(
@@ -129,7 +161,7 @@ class Graph:
                 [[tokens, {**extra, **values}] for tokens, extra in conds]
                 for conds in (positive, negative)
             )
-        latent = tiny.clip(plan.frames, size=plan.size)
+        latent = plan.latent()
         if plan.noise_mask is not None:
             masks = tiny.masks(_rows(plan, plan.noise_mask), size=plan.size)
             latent["noise_mask"] = masks.unsqueeze(1)
@@ -142,6 +174,8 @@ class Graph:
         frames, controls = self.plan.frames, {}
 
         def cut(value):
+            if isinstance(value, list) and all(isinstance(item, torch.Tensor) for item in value):
+                return [cut(item) for item in value]
             has_rows = isinstance(value, (torch.Tensor, list)) and len(value) == frames > 1
             return value[first:stop] if has_rows else value
 
@@ -184,7 +218,7 @@ class Graph:
         from comfy_extras.nodes_custom_sampler import Guider_DualCFG
         from comfy_extras.nodes_perpneg import Guider_PerpNeg
 
-        third = tiny.prompt(30, 1, self.plan.family == "sdxl")
+        third = self.plan.prompt(30)
         positive, negative = self.conds
         cfg = self.plan.cfg
         if self.plan.guider == "dual":
@@ -286,25 +320,27 @@ def _extra(plan: Plan, extra: Extra, number: int, parts: Parts) -> list:
     import comfy.hooks
 
     rows = _rows(plan, extra.rows)
-    ((tokens, values),) = tiny.prompt(50 + number, rows, plan.family == "sdxl")
+    ((tokens, values),) = plan.prompt(50 + number, rows)
     values = dict(values)
     if extra.kind == "mask":
         mask = tiny.masks(rows, 60 + number, plan.size)
         values |= {"mask": mask, "mask_strength": 0.7}
     elif extra.kind == "bounds":
-        mask = torch.zeros(rows, plan.height * 8, plan.width * 8)
-        mask[:, : plan.height * 4, : plan.width * 6] = 1
+        height, width = plan.size
+        mask = torch.zeros(rows, height * 8, width * 8)
+        mask[:, : height * 4, : width * 6] = 1
         values |= {"mask": mask, "mask_strength": 1.0, "set_area_to_bounds": True}
     elif extra.kind == "area":
-        size = max(plan.height // 2, 4), max(plan.width // 2, 4)
-        values |= {"area": (*size, plan.height - size[0], 0), "strength": 0.9}
+        height, width = plan.size
+        size = max(height // 2, 4), max(width // 2, 4)
+        values |= {"area": (*size, height - size[0], 0), "strength": 0.9}
     elif extra.kind == "default":
         values["default"] = True
     elif extra.kind == "range":
         values |= {"start_percent": 0.3, "end_percent": 0.7}
     conds = [[tokens, values]]
     if extra.kind == "hooks":
-        other = parts.get(f"{plan.family} lora", lambda: tiny.model(CONFIGS[plan.family], seed=9))
+        other = parts.get(f"{plan.family} lora", lambda: model_of(plan.family, seed=9))
         weights = comfy.hooks.get_patch_weights_from_model(other)
         hooks = comfy.hooks.create_hook_model_as_lora(weights, None, 0.4, 0.0)
         keyframes = comfy.hooks.HookKeyframeGroup()

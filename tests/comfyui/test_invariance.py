@@ -50,6 +50,25 @@ GRAPHS = {
     "prompt in a range": Plan(extras=(Extra("range"),), denoise=1.0, steps=5),
     "LoRA hook with keyframes": Plan(extras=(Extra("hooks"),), denoise=1.0, steps=4),
     "DualCFG": Plan(guider="dual"),
+    "Flux": Plan(family="flux"),
+    "Flux, layers up": Plan(family="flux", layers="up", references="first"),
+    "Flux, pictures per frame": Plan(family="flux", pictures=CLIP, include_self=True),
+    "Flux, prompts and masks per frame": Plan(
+        family="flux", prompts=CLIP, noise_mask=CLIP, extras=(Extra("mask", CLIP), Extra("default"))
+    ),
+    "Flux, areas": Plan(family="flux", extras=(Extra("area"), Extra("bounds"))),
+    "Flux, LoRA hook with keyframes": Plan(
+        family="flux", extras=(Extra("hooks"),), denoise=1.0, steps=4
+    ),
+    "Flux, a part of the denoising": Plan(
+        family="flux", start_percent=0.2, end_percent=0.7, steps=3, cfg=1.5
+    ),
+    "Qwen-Image": Plan(family="qwen_image"),
+    "Qwen-Image, masks per frame": Plan(
+        family="qwen_image", noise_mask=ONE, extras=(Extra("mask", CLIP), Extra("default"))
+    ),
+    "Z-Image, mid + up": Plan(family="z_image", layers="mid + up", sampler="dpmpp_2m_sde"),
+    "SD3.5": Plan(family="sd35_medium", prompts=CLIP, extras=(Extra("range"),), denoise=1.0),
     "PerpNeg": Plan(guider="perp neg"),
 }
 REFUSED = {

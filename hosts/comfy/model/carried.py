@@ -16,14 +16,16 @@ class Carried:
 
     settings: the user's choice, present from the CrossFrameAttention node on. run: the `ComfyRun`
     of a sampling in progress. evaluation: the `ComfyEvaluation` of the model call in progress.
-    trial: a `Trial`, instead of a run, while guidance is tried without the model. The last three
-    are typed as Any, because their classes lie in packages that import this one.
+    trial: a `Trial`, instead of a run, while guidance is tried without the model. model_pass: what
+    the attention of a transformer does in one pass through it, a `JointPass` or a `Recorder`. The
+    last four are typed as Any, because their classes lie in packages that import this one.
     """
 
     settings: Settings
     run: Any = None
     evaluation: Any = None
     trial: Any = None
+    model_pass: Any = None
 
 
 def carried_in(transformer_options: dict) -> Carried | None:

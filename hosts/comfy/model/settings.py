@@ -29,10 +29,15 @@ def count_by_block(layers: Iterable[tuple]) -> str:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chose, resolved for one model. It is frozen, and all clones share it."""
+    """What the user chose, resolved for one model. It is frozen, and all clones share it.
+
+    layer_set: a name in LAYER_SETS. layers: its layers in a U-Net; None for a transformer, whose
+    layers are found when it runs.
+    """
 
     policy: Policy
-    layers: tuple[Attn1, ...]
+    layer_set: str
+    layers: tuple[Attn1, ...] | None
     start_percent: float
     end_percent: float
     frames_per_batch: int
@@ -42,10 +47,12 @@ class Settings:
 
     @property
     def addresses(self) -> frozenset[Layer]:
-        """The addresses of the layers."""
-        return frozenset(attn1.layer for attn1 in self.layers)
+        """The addresses of the layers in a U-Net; none for a transformer."""
+        return frozenset(attn1.layer for attn1 in self.layers or ())
 
     def __str__(self) -> str:
-        layers = count_by_block(attn1.layer for attn1 in self.layers)
+        layers = f"'{self.layer_set}'"
+        if self.layers is not None:
+            layers = count_by_block(attn1.layer for attn1 in self.layers)
         part = f"{self.start_percent:.0%} to {self.end_percent:.0%}"
         return f"looks at {policy_name(self.policy)}; layers {layers}; from {part}"

@@ -30,20 +30,19 @@ class Attn1(NamedTuple):
         return height * width
 
 
+def is_unet(model) -> bool:
+    """Return whether a MODEL is a U-Net of the Stable Diffusion family."""
+    return isinstance(model.model.diffusion_model, UNetModel)
+
+
 def self_attention_layers(model, layer_set: LayerSet) -> list[Attn1]:
     """List the self-attention layers of a MODEL that belong to a layer set.
 
-    Raises BadInputError, which names the model family, if the model is not an image U-Net with
+    Raises BadInputError, which names the model family, if the U-Net is not one of images, with
     self-attention in these layers.
     """
     unet = model.model.diffusion_model
     family = type(model.model).__name__
-    if not isinstance(unet, UNetModel):
-        raise BadInputError(
-            "model",
-            f"{family} has no U-Net self-attention (attn1) to work on.",
-            "Use a Stable Diffusion 1.x, 2.x or SDXL checkpoint.",
-        )
     if any(isinstance(module, SpatialVideoTransformer) for module in unet.modules()):
         raise BadInputError(
             "model",

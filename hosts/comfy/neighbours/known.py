@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BadInputError
+from ..model.kinds import other_counts
 from ..model.owners import module_of, owner_of
 from ..model.settings import KEY
-from ..model.unet import other_counts
 from ..rows.patches import functions_in, owners_of_uncut_rows
 
 PER_STEP = "all frames per step"

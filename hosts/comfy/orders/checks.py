@@ -21,11 +21,11 @@ def check_sampling(guider, conds: dict[str, list[dict]], latent: torch.Tensor, w
     latent: (frames, channels, height, width). way: PER_STEP or FRAME_BY_FRAME.
     Raises BadInputError.
     """
-    if latent.ndim != 4:
+    if latent.ndim not in (4, 5) or (latent.ndim == 5 and latent.shape[2] != 1):
         raise BadInputError(
             "latent_image",
             f"it is a {latent.ndim}-D latent, {tuple(latent.shape)}, as video models use.",
-            "Encode the frames as an image batch with an image model's VAE.",
+            "Encode the frames one by one with CrossFrameVAEEncode.",
         )
     check_neighbours(guider, way, latent.shape[0])
     check_conditions(conds, latent.shape[0])

@@ -18,6 +18,7 @@ from ..rows.places import in_order, take
 from ..run.comfy_run import ComfyRun, options_of_batch
 from ..run.failures import explained
 from ..run.shared_projections import without_replaced
+from .layout_trial import measure_layouts
 
 Conds = list[list[dict] | None]
 
@@ -36,8 +37,10 @@ def evaluate_clip(executor, model, conds, x, timestep, model_options):
     if run is None:
         return executor(model, conds, x, timestep, model_options)
     with run.noise.paused(), explained():
-        batches = begin_step(run, model, x, timestep)
         frames = sampled_frames(run)
+        plain = partial(executor.original, model)
+        measure_layouts(run, plain, frames[0], conds, x[:1], timestep[:1], model_options)
+        batches = begin_step(run, model, x, timestep)
         conds = _decided_over_clip(run, conds, x, timestep, frames, len(batches))
         layers = layers_in_use(run, timestep, model_options)
         outputs, run_model = [], partial(executor, model)
@@ -122,6 +125,8 @@ def layers_in_use(run: ComfyRun, timestep: Tensor, model_options: dict) -> froze
     full_range = settings.start_percent <= 0 and settings.end_percent >= 1
     if not full_range and not run.facts.is_active(float(timestep[0])):
         return frozenset()
+    if run.layouts is not None:
+        return run.layouts.chosen(settings.layer_set)
     return without_replaced(settings.addresses, model_options["transformer_options"])
 
 

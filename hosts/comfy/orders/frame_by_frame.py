@@ -23,7 +23,7 @@ from ....latents.operations import KeepPictures, StepOperation
 from ..model.carried import carrying
 from ..noise.clip_noise import mask_noise, with_mask_noise
 from ..page.progress import FrameProgress
-from ..rows.conditions import ControlCopies, conds_of_frames
+from ..rows.conditions import ControlCopies, conds_of_frames, with_frame_masks
 from ..rows.default_prompts import with_clip_masks
 from ..rows.hook_keyframes import HookKeyframes
 from ..rows.places import in_order, take
@@ -106,14 +106,9 @@ def sample_frames(
     run, taken = _begin(clip, sampling, continuation, record)
     finished = [] if taken is None else [*taken.finished]
     bank = expected_size(run, sampling.guider, sampling.sampler, sampling.sigmas, clip.latent)
+    run.memory.evaluations = bank.evaluations
     run.memory.expect_bank(bank.nbytes)
-    log.info(
-        "Cross-frame attention: %d frames one after another, bank of %s %s in %d layers.",
-        clip.frames,
-        "up to" if bank.counted else "about",
-        readable_size(bank.nbytes),
-        len(run.facts.settings.layers),
-    )
+    _announce(clip, run, bank)
     painter = _Painter(clip, sampling, run)
     try:
         for _ in range(len(finished), len(run.facts.order.groups)):
@@ -125,6 +120,21 @@ def sample_frames(
     finally:
         painter.close()
     return _outcome(run, finished, bank, continuation.carry)
+
+
+def _announce(clip: Clip, run: ComfyRun, bank: BankSize) -> None:
+    """Log what is about to be done, and the size of the bank as far as it is known."""
+    layers = run.facts.settings.layers
+    if layers is None:
+        log.info("Cross-frame attention: %d frames one after another.", clip.frames)
+        return
+    log.info(
+        "Cross-frame attention: %d frames one after another, bank of %s %s in %d layers.",
+        clip.frames,
+        "up to" if bank.counted else "about",
+        readable_size(bank.nbytes),
+        len(layers),
+    )
 
 
 def _begin(
@@ -218,7 +228,7 @@ def _clip_conds(guider, latent: Tensor) -> dict[str, list[dict]]:
     """
     clip = {}
     for name, conds in guider.original_conds.items():
-        clip[name] = [cond.copy() for cond in conds]
+        clip[name] = with_frame_masks([cond.copy() for cond in conds], latent)
         device = guider.model_patcher.load_device
         resolve_areas_and_cond_masks_multidim(clip[name], latent.shape[2:], device)
         for cond in clip[name]:

@@ -21,6 +21,7 @@ from ..noise.clip_noise import is_one_noise
 from ..noise.row_noise import RowNoise
 from ..noise.sampler_noise import with_frame_noise
 from ..page.scenes import show_scenes
+from ..rows.conditions import with_frame_masks
 from ..rows.held_tensors import holding
 from ..rows.patches import places_inside, places_of_guidance, rows_of
 from ..run.comfy_run import ComfyRun, new_run
@@ -39,6 +40,9 @@ def run_sampling(executor, noise, latent_image, sampler, sigmas, *args, **kwargs
         return _sample(executor, guider, noise, latent_image, sampler, sigmas, *args, **kwargs)
     with named(NODE):
         run = _run_of_clip(guider, noise, latent_image, sampler, sigmas)
+        guider.conds = {
+            name: with_frame_masks(conds, latent_image) for name, conds in guider.conds.items()
+        }
         before = guider.model_options
         try:
             guider.model_options = carrying(create_model_options_clone(before), run=run)

@@ -137,6 +137,22 @@ def conds_that_run(guider) -> dict[str, int]:
     return counts
 
 
+def with_frame_masks(conds: list[dict], latent: torch.Tensor) -> list[dict]:
+    """Return conds whose masks have one row per frame, also for latents with an axis of time.
+
+    latent: (frames, channels, height, width), or (frames, channels, 1, height, width). For the
+    latter ComfyUI takes the rows of a mask, (rows, height, width), for moments of one video.
+    """
+    if latent.ndim != 5:
+        return conds
+    return [
+        {**cond, "mask": cond["mask"].unsqueeze(1)}
+        if isinstance(cond.get("mask"), torch.Tensor) and cond["mask"].ndim == 3
+        else cond
+        for cond in conds
+    ]
+
+
 def name_conds(conds: Sequence[list[dict] | None]) -> dict[tuple[int, uuid.UUID], tuple[int, int]]:
     """Give each cond of one evaluation the address (cond index, position in its list).
 

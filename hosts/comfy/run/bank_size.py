@@ -59,14 +59,15 @@ def true_size(announced: BankSize, run: ComfyRun[FrameByFrame]) -> BankSize:
     If it differs from the announced size, the run's memory plan is corrected and that is logged.
     """
     evaluations = sum(map(run.facts.is_active, run.lead.noise_levels))
-    size = BankSize(announced.per_evaluation, evaluations, True)
-    if size.nbytes != announced.nbytes:
+    per_evaluation = run.memory.measured or announced.per_evaluation
+    size = BankSize(per_evaluation, evaluations, True)
+    if size.nbytes != announced.nbytes and evaluations != announced.evaluations:
         run.memory.expect_bank(size.nbytes)
         log.info(
             "Cross-frame attention: the bank will hold up to %s and not %s, because the sampler "
             "evaluates the model %d times for each frame and not %d times.",
             readable_size(size.nbytes),
-            readable_size(announced.nbytes),
+            readable_size(per_evaluation * announced.evaluations),
             size.evaluations,
             announced.evaluations,
         )

@@ -3,7 +3,7 @@
 It travels to the sampling wrappers in one slot of ComfyUI's options (`model/carried.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
@@ -27,6 +27,7 @@ from ..state.same_sampling import check_origin
 from .memory import MemoryPlan
 from .self_attention import LayerCalls
 from .shared_projections import SharedProjections
+from .token_layout import TokenLayouts
 
 Lead = TypeVar("Lead", FrameByFrame, PerStep)
 
@@ -75,8 +76,9 @@ class ComfyRun(Generic[Lead]):
     core: the run of the pack's core. lead: the object that leads it through the clip. memory: the
     memory plan. controls: the current copies of ControlNets. calls: what happened in the layers.
     noise: draws noise for the frames that are being sampled. verdict: the result of the trial of
-    guidance, or None before it. sharing: decides where rows share projections, or None before the
-    model is called.
+    guidance, or None before it. sharing: decides where rows share projections in a U-Net, or None
+    before the model is called. layouts: where the picture's tokens lie in a transformer, or None
+    for a U-Net.
     """
 
     facts: Facts
@@ -88,6 +90,7 @@ class ComfyRun(Generic[Lead]):
     noise: RowNoise | None = None
     verdict: Verdict | None = None
     sharing: SharedProjections | None = None
+    layouts: TokenLayouts | None = None
 
     @property
     def one_frame(self) -> bool:
@@ -124,6 +127,14 @@ class ComfyEvaluation(Evaluation):
 
     names: dict
     shared: frozenset[Layer] = frozenset()
+
+    def entries(self, transformer_options: dict) -> list[Hashable]:
+        """Return the cond entries of a batch of the model, in order.
+
+        A cond that another node's wrapper brings in later has no name, so its label is used.
+        """
+        labels = zip(transformer_options["cond_or_uncond"], transformer_options["uuids"])
+        return [self.names.get(label, label) for label in labels]
 
 
 def new_run(
@@ -170,7 +181,8 @@ def new_run(
     core = _core(facts, state, taken, one_frame)
     one_batch = not one_frame and needs_one_batch(guider, noise.shape[0])
     memory = MemoryPlan(settings, order, one_batch, state is not None)
-    return ComfyRun(facts, core, lead(core), memory)
+    layouts = TokenLayouts() if settings.layers is None else None
+    return ComfyRun(facts, core, lead(core), memory, layouts=layouts)
 
 
 def _sigmas(guider, settings: Settings) -> tuple[float, float]:

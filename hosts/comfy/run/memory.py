@@ -8,7 +8,9 @@ import torch
 from comfy.sampler_helpers import get_additional_models
 
 from ....attention import PaintingOrder
+from ....attention.bank import readable_size
 from ....attention.painting_order import Group
+from ..errors import BadInputError
 from ..model.carried import run_of
 from ..model.settings import Settings
 from .batches import batches, fastest, frames_that_fit
@@ -20,6 +22,8 @@ class MemoryPlan:
     """How much memory one sampling needs, and how it uses the memory that is available.
 
     bank_bytes: the most that the bank will hold, or 0 if it takes no memory of the model's device.
+    evaluations: for how many evaluations of a frame the bank holds what they leave. measured: the
+    bytes that one evaluation of a transformer leaves in it, once they are known.
     """
 
     def __init__(
@@ -33,18 +37,45 @@ class MemoryPlan:
         self.one_batch = one_batch
         self.has_state = has_state
         self.bank_bytes = 0
+        self.evaluations = 1
+        self.measured = 0
         self._batches: list[Group] | None = None
 
     def expect_bank(self, nbytes: int) -> None:
         """Note the most that the bank will hold; a bank in system memory counts as 0."""
         self.bank_bytes = nbytes if self.settings.storage.device is None else 0
 
+    def expect_frames(self, frame_bytes: int, device: torch.device, must_fit: bool) -> None:
+        """Note what one evaluation of a frame leaves, which was measured on a transformer.
+
+        device: the device that computes. must_fit: whether to refuse a bank that does not fit
+        into the memory that is free, by raising BadInputError.
+        """
+        self.measured = frame_bytes * self.order.most_kept()
+        whole = self.measured * self.evaluations
+        self.expect_bank(whole)
+        log.info("Cross-frame attention: keys and values take up to %s.", readable_size(whole))
+        free = comfy.model_management.get_free_memory(torch.device("cpu"))
+        if self.settings.storage.device is None and device.type != "cpu":
+            free += comfy.model_management.get_free_memory(device)
+        if must_fit and whole > free:
+            raise BadInputError(
+                "model",
+                f"painting frame by frame, the keys and values that the model leaves "
+                f"take {readable_size(whole)}, but only {readable_size(free)} are free.",
+                "Use a stock sampler node with the same MODEL: it paints all frames at every step "
+                "and keeps only those of one step. Or keep less: fewer layers, fewer steps, or "
+                "bank_precision 'int8 per token' on the CrossFrameAttention node.",
+            )
+
     def evaluation_bytes(self, entries: int, shape, dtype: torch.dtype) -> int:
         """Return the bytes that one model evaluation leaves at most in the bank.
 
         entries: the number of conds that are run. shape: the shape of a latent,
-        (..., height, width).
+        (..., height, width). For a transformer, this is 0 until it has been measured.
         """
+        if self.settings.layers is None:
+            return self.measured
         storage = self.settings.storage
         per_frame = sum(
             attn1.tokens(*shape[-2:]) * storage.bytes_per_token(attn1.channels, dtype.itemsize)

@@ -45,9 +45,7 @@ def attn1_patch(query, context, value, extra_options: dict):
     calls.reached = True
     block, number = extra_options["block"]
     layer = Layer(block, number, extra_options["block_index"])
-    labels = zip(extra_options["cond_or_uncond"], extra_options["uuids"])
-    # A cond that another node's wrapper brings in later has no name, so its label is used.
-    entries = [evaluation.names.get(label, label) for label in labels]
+    entries = evaluation.entries(extra_options)
     tokens = (context,) if value is context else (context, value)
     if layer in evaluation.shared:
         calls.unattended += 1

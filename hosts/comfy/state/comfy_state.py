@@ -11,8 +11,8 @@ from ....attention import State
 from ....attention.bank import readable_size
 from ..errors import BadInputError
 from ..model.carried import settings_of
+from ..model.kinds import sample_weights
 from ..model.settings import Settings
-from ..model.unet import sample_weights
 from ..rows.conditions import conds_that_run
 
 # Relative to the largest of the sampled weights. A checkpoint may be stored as fp16 or as fp32.
@@ -24,8 +24,9 @@ class Origin:
     """What a state was made with, as far as frames that continue from it need the same.
 
     model: the model's family. weights: some of the model's weights. dtype: the dtype of hidden
-    states. layers: (block, number, transformer, channels, halvings) of each layer. part: the part
-    of the denoising in which cross-frame attention acts. latent: (channels, height, width).
+    states. layers: (block, number, transformer, channels, halvings) of each layer of a U-Net, or
+    for a transformer the name of the layer set alone, as (name,). part: the part of the denoising
+    in which cross-frame attention acts. latent: (channels, ..., height, width).
     guidance: (name, number) of the conds that run. noise: a digest of the first frame's noise.
     """
 
@@ -49,7 +50,7 @@ class Origin:
             type(model).__name__,
             sample_weights(guider.model_patcher),
             str(model.get_dtype_inference()).removeprefix("torch."),
-            tuple((*attn1.layer, attn1.channels, attn1.halvings) for attn1 in settings.layers),
+            _layers(settings),
             (settings.start_percent, settings.end_percent),
             sampler_name(sampler),
             tuple(sigmas.tolist()),
@@ -87,10 +88,17 @@ class ComfyState(State):
         held = ", ".join(map(str, sorted(self.held))) or "none"
         return (
             f"CrossFrame state: {self.frames} frames painted, keeps frame {held}; "
-            f"{origin.model}, {len(origin.layers)} layers, {origin.sampler}, "
+            f"{origin.model}, {len(self.layers)} layers, {origin.sampler}, "
             f"{max(len(origin.sigmas) - 1, 0)} steps, latent {width} x {height}; "
             f"{readable_size(self.nbytes)}"
         )
+
+
+def _layers(settings: Settings) -> tuple[tuple, ...]:
+    """Return the layers as an origin describes them."""
+    if settings.layers is None:
+        return ((settings.layer_set,),)
+    return tuple((*attn1.layer, attn1.channels, attn1.halvings) for attn1 in settings.layers)
 
 
 def _has_a_name(entry: Any) -> bool:

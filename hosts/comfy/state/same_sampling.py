@@ -95,8 +95,8 @@ def _of_attention(made: Origin, now: Origin) -> list[Pair]:
         parts[0] = parts[1]
     return [
         Pair(
-            count_by_block(made.layers),
-            count_by_block(now.layers),
+            _blocks(made.layers),
+            _blocks(now.layers),
             "it was made with the layers {}, but this run has the layers {}.",
             SAME_SETTINGS,
         ),
@@ -122,12 +122,19 @@ def _of_attention(made: Origin, now: Origin) -> list[Pair]:
 
 
 def _size(latent: tuple[int, ...]) -> str:
-    channels, height, width = latent
+    channels, *_, height, width = latent
     return f"{width} x {height} with {channels} channels"
 
 
+def _blocks(layers: tuple[tuple, ...]) -> str:
+    """Write how many layers there are in each block of a U-Net, or a transformer's layer set."""
+    if all(len(layer) == 1 for layer in layers):
+        return ", ".join(f"'{name}'" for (name,) in layers)
+    return count_by_block(layers)
+
+
 def _channels(layers: tuple[tuple, ...]) -> str:
-    return ", ".join(str(channels) for *_, channels, _ in layers)
+    return ", ".join(str(layer[3]) for layer in layers if len(layer) > 3)
 
 
 def _part(part: tuple[float, float]) -> str:

@@ -1,0 +1,364 @@
+"""Find out which tokens of which attention calls belong to the picture, by trying the model.
+
+Families of diffusion transformers differ in where the tokens of the picture lie in a sequence:
+before the text or after it, before or after reference pictures, with padding or without. A slice
+that is a few tokens off fails silently. So it is measured, on the user's model with the user's
+prompts: the model is run twice, with two latents. The tokens that differ are those of the picture.
+
+In these two runs attention returns zeros. Then no token learns anything of the others, however deep
+the layer, and what differs is the picture's own. Such a run also costs far less than an ordinary
+one, and it needs one frame only.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ....attention import Layer, Storage
+from ....attention.joint import Layout, Span
+from ....attention.layers import transformer_layers
+from ..errors import BadInputError
+from ..model.settings import NODE
+
+# So many random numbers stand for a token, so that two different tokens are never taken for equal.
+DIGEST = 8
+# A processor may round the same token differently next to other ones, though by far less than this.
+SAME = 1e-3
+
+
+class CallId(NamedTuple):
+    """What identifies a call of attention within one pass through the model.
+
+    block: the kind of block, or "layer" if the family does not tell. number: the block's number,
+    or the number of the call among those without one. visit: the number of the call in its block.
+    """
+
+    block: str
+    number: int
+    visit: int
+
+
+class CallCounter:
+    """Names the calls of attention in one pass through the model, in their order."""
+
+    def __init__(self) -> None:
+        self._unnamed = 0
+        self._visits: dict[tuple[str, int], int] = {}
+
+    def next(self, transformer_options: dict) -> CallId:
+        """Return the name of the next call, which has these options."""
+        number = transformer_options.get("block_index")
+        if number is None:
+            self._unnamed += 1
+            return CallId("layer", self._unnamed - 1, 0)
+        block = (transformer_options.get("block_type", "block"), number)
+        visit = self._visits[block] = self._visits.get(block, -1) + 1
+        return CallId(*block, visit)
+
+
+class Arguments(NamedTuple):
+    """The arguments of a call of one of ComfyUI's attention functions.
+
+    query, key, value: (rows, heads, tokens, channels) if skip_reshape, else (rows, tokens, heads *
+    channels). mask: None or a tensor. rest, named: all other arguments.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    heads: int
+    mask: Tensor | None
+    rest: tuple
+    named: dict
+
+    @classmethod
+    def of(cls, query, key, value, heads, mask=None, *rest, **named) -> "Arguments":
+        """Take the arguments as an attention function takes them."""
+        return cls(query, key, value, heads, mask, rest, named)
+
+    @property
+    def axis(self) -> int:
+        """The axis of tokens in queries, keys and values."""
+        return 2 if self.named.get("skip_reshape", False) else 1
+
+    @property
+    def out_axis(self) -> int:
+        """The axis of tokens in the result."""
+        return 2 if self.named.get("skip_output_reshape", False) else 1
+
+    def zeros(self) -> Tensor:
+        """Return zeros in the shape of the result."""
+        rows, tokens = self.query.shape[0], self.query.shape[self.axis]
+        channels = self.value.shape[-1]
+        if self.axis == 1:
+            channels = self.query.shape[-1] // self.heads
+        if self.out_axis == 2:
+            return self.query.new_zeros(rows, self.heads, tokens, channels)
+        return self.query.new_zeros(rows, tokens, self.heads * channels)
+
+
+@dataclass(frozen=True)
+class ImageLayer:
+    """A self-attention layer in which tokens of the picture attend to tokens of the picture.
+
+    address: its address. layout: where the picture's tokens lie. repeats: how many neighbouring
+    heads have the same keys and values. shape: that of a row's keys of the picture, as they are
+    kept. itemsize: the bytes of one number.
+    """
+
+    address: Layer
+    layout: Layout
+    repeats: int
+    shape: tuple[int, ...]
+    itemsize: int
+
+    def nbytes(self, storage: Storage) -> int:
+        """Return the bytes of the keys and values of one row in a storage."""
+        *vectors, channels = self.shape
+        count = torch.Size(vectors).numel()
+        return 2 * count * storage.bytes_per_token(channels, self.itemsize)
+
+    def moved_to(self, q_tokens: int, k_tokens: int) -> "ImageLayer | None":
+        """Return the layer for sequences of another length, or None if it is not known there.
+
+        Text of another length moves the picture only if it stands at the end of its sequence.
+        """
+        layout = self.layout
+        if (q_tokens, k_tokens) == (layout.q_tokens, layout.k_tokens):
+            return self
+        longer = q_tokens - layout.q_tokens
+        if longer != k_tokens - layout.k_tokens:
+            return None
+        spans = [
+            _moved(span, tokens, longer)
+            for span, tokens in ((layout.queries, layout.q_tokens), (layout.keys, layout.k_tokens))
+        ]
+        if None in spans:
+            return None
+        queries, keys = spans
+        layout = layout._replace(queries=queries, keys=keys, q_tokens=q_tokens, k_tokens=k_tokens)
+        return ImageLayer(self.address, layout, self.repeats, self.shape, self.itemsize)
+
+
+def _moved(span: Span, tokens: int, longer: int) -> Span | None:
+    first, last = span.start == 0, span.stop == tokens
+    if first == last:
+        return None
+    return span if first else Span(span.start + longer, span.stop + longer)
+
+
+@dataclass
+class TokenLayouts:
+    """What is known of the attention layers of a model in one run.
+
+    layers: the addresses of all layers of the picture, in the order of the forward pass. measured:
+    the layers by the size of the latent and the name of their call. conds: the conds that have been
+    tried, (cond index, position). passes: those in which they were tried with one frame.
+    """
+
+    layers: tuple[Layer, ...] = ()
+    measured: dict[tuple[int, ...], dict[CallId, list[ImageLayer]]] = field(default_factory=dict)
+    conds: set[tuple[int, int]] = field(default_factory=set)
+    passes: list["Pass"] = field(default_factory=list)
+
+    def knows(self, size: Iterable[int]) -> bool:
+        """Return whether layers were measured for latents of a size, (height, width) or more."""
+        return tuple(size) in self.measured
+
+    def found(self, size: Iterable[int], call: CallId, q_tokens: int, k_tokens: int):
+        """Return the layer of a call, or None if it is not one of the picture.
+
+        Raises LookupError if the call has other numbers of tokens than the model showed in trial.
+        """
+        layers = self.measured[tuple(size)].get(call, [])
+        if not layers:
+            return None
+        moved = [layer.moved_to(q_tokens, k_tokens) for layer in layers]
+        exact = [layer for layer in layers if layer in moved]
+        fitting = exact or [layer for layer in moved if layer is not None]
+        if not fitting:
+            layout = layers[0].layout
+            raise LookupError(
+                f"{k_tokens} keys for {q_tokens} queries in {call.block} {call.number}, where the "
+                f"model has {layout.k_tokens} for {layout.q_tokens}"
+            )
+        return fitting[0]
+
+    def addresses(self, size: Iterable[int]) -> frozenset[Layer]:
+        """Return the addresses of the layers for latents of a size."""
+        calls = self.measured[tuple(size)].values()
+        return frozenset(layer.address for found in calls for layer in found)
+
+    def chosen(self, layer_set: str) -> frozenset[Layer]:
+        """Return the addresses of the layers in a layer set. layer_set: a name in LAYER_SETS."""
+        return frozenset(transformer_layers(layer_set, self.layers))
+
+    def frame_bytes(self, layer_set: str, storage: Storage) -> int:
+        """Return the bytes that one frame leaves in one evaluation with all conds tried so far."""
+        chosen = self.chosen(layer_set)
+        return sum(
+            tried.rows * layer.nbytes(storage)
+            for tried in self.passes
+            for layer in tried.layers.values()
+            if layer.address in chosen
+        )
+
+    def add(self, passes: Iterable["Pass"]) -> None:
+        """Take in what trial runs have shown."""
+        for tried in passes:
+            by_call = self.measured.setdefault(tried.size, {})
+            for call, layer in tried.layers.items():
+                if layer not in by_call.setdefault(call, []):
+                    by_call[call].append(layer)
+        known = dict.fromkeys(self.layers)
+        for calls in self.measured.values():
+            known.update(
+                dict.fromkeys(layer.address for found in calls.values() for layer in found)
+            )
+        self.layers = tuple(known)
+
+
+class Seen(NamedTuple):
+    """What a trial run keeps of one call of attention.
+
+    query, key: a digest of each token, (tokens, DIGEST). call: its arguments without the tensors.
+    """
+
+    query: Tensor
+    key: Tensor
+    axes: tuple[int, int]
+    repeats: int
+    shape: tuple[int, ...]
+    itemsize: int
+
+
+@dataclass
+class Pass:
+    """What two trial runs show of one pass through the model.
+
+    size: of the latent. rows: the number of conds that were run in it.
+    """
+
+    size: tuple[int, ...]
+    rows: int
+    layers: dict[CallId, ImageLayer]
+
+
+class Recorder:
+    """Records a trial run: every call of attention returns zeros, and its tokens are noted."""
+
+    def __init__(self) -> None:
+        self.passes: list[tuple[tuple[int, ...], int, dict[CallId, Seen]]] = []
+        self._counter = CallCounter()
+
+    def begin(self, x: Tensor) -> None:
+        """Begin a pass through the model. x: its latents, (rows, channels, ..., height, width)."""
+        self._counter = CallCounter()
+        self.passes.append((tuple(x.shape[2:]), x.shape[0], {}))
+
+    def attend(self, function: Callable, arguments: Arguments) -> Tensor:
+        """Note a call of attention and return zeros."""
+        call = self._counter.next(arguments.named.get("transformer_options") or {})
+        key = arguments.key
+        if arguments.query.shape[0] == key.shape[0] == self.passes[-1][1]:
+            self.passes[-1][2][call] = Seen(
+                _digest(arguments.query[0], arguments.axis),
+                _digest(key[0], arguments.axis),
+                (arguments.axis, arguments.out_axis),
+                _repeats(arguments),
+                tuple(key.shape[1:]),
+                key.element_size(),
+            )
+        return arguments.zeros()
+
+
+def _digest(row: Tensor, axis: int) -> Tensor:
+    """Return a few numbers for each token of a row, (tokens, DIGEST) on the CPU.
+
+    row: (tokens, channels), or (heads, tokens, channels) for axis 2.
+    """
+    tokens = row.transpose(0, 1).flatten(1) if axis == 2 else row  # (tokens, heads * channels)
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(tokens.shape[1], DIGEST, generator=generator)
+    return (tokens.float() @ directions.to(tokens.device)).cpu()
+
+
+def _repeats(arguments: Arguments) -> int:
+    """Return how many neighbouring heads have the same keys and the same values."""
+    if arguments.axis == 1:
+        return 1
+    key, value = arguments.key[0], arguments.value[0]  # (heads, tokens, channels)
+    heads = len(key)
+    for repeats in range(heads, 1, -1):
+        if heads % repeats == 0 and all(_repeat(tensor, repeats) for tensor in (key, value)):
+            return repeats
+    return 1
+
+
+def _repeat(tensor: Tensor, repeats: int) -> bool:
+    """Return whether every `repeats` neighbouring heads of (heads, tokens, channels) are equal."""
+    groups = tensor.unflatten(0, (-1, repeats))  # (groups, repeats, tokens, channels)
+    return torch.equal(groups, groups[:, :1].expand_as(groups))
+
+
+def compared(one: Recorder, other: Recorder) -> list[Pass]:
+    """Return what two trial runs with different latents show.
+
+    Raises BadInputError if they do not show which tokens belong to the picture.
+    """
+    found = []
+    for (size, rows, calls), (_, _, others) in zip(one.passes, other.passes, strict=True):
+        layers = {
+            call: layer
+            for call, seen in calls.items()
+            if call in others and (layer := _image_layer(call, seen, others[call])) is not None
+        }
+        found.append(Pass(size, rows, layers))
+    if not any(tried.layers for tried in found):
+        raise _cannot_tell("no layer in which the picture attends to itself was found")
+    return found
+
+
+def _image_layer(call: CallId, one: Seen, other: Seen) -> ImageLayer | None:
+    """Return the layer of a call, or None if the picture does not attend to itself in it."""
+    queries = _differing(one.query, other.query)
+    keys = _differing(one.key, other.key)
+    if queries is None or keys is None:
+        return None
+    if queries.count != keys.count:
+        raise _cannot_tell(
+            f"in {call.block} {call.number}, {queries.count} queries but {keys.count} keys differ"
+        )
+    layout = Layout(queries, keys, len(one.query), len(one.key), *one.axes)
+    address = Layer(*call)
+    shape = list(one.shape)
+    shape[one.axes[0] - 1] = keys.count
+    if one.repeats > 1:
+        shape[0] //= one.repeats
+    return ImageLayer(address, layout, one.repeats, tuple(shape), one.itemsize)
+
+
+def _differing(one: Tensor, other: Tensor) -> Span | None:
+    """Return the span of tokens that differ, or None if none do. Both: (tokens, DIGEST)."""
+    if one.shape != other.shape:
+        raise _cannot_tell("its sequences change their length with the latent")
+    apart = (one - other).abs().amax(dim=1) > SAME * torch.maximum(one.abs(), other.abs()).mean()
+    places = apart.nonzero().flatten()
+    if len(places) == 0:
+        return None
+    span = Span(int(places[0]), int(places[-1]) + 1)
+    if span.count != len(places):
+        raise _cannot_tell("the tokens of the picture are not next to each other")
+    return span
+
+
+def _cannot_tell(problem: str) -> BadInputError:
+    return BadInputError(
+        "model",
+        f"trying the model did not show which of its tokens belong to the picture ({problem}).",
+        f"Remove other nodes that patch the model. If there are none, {NODE} cannot work with this "
+        "family of models.",
+    )
