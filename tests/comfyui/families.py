@@ -7,270 +7,31 @@ ComfyUI 0.33.0, under comfy/ldm/ unless said. Random weights prove numerics, not
 """
 
 import itertools
-import math
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
-import tiny
 import torch
+from family import (
+    IMG,
+    REF,
+    TXT,
+    WIDTH,
+    Call,
+    Family,
+    Recorded,
+    attention_calls,
+    masked,
+    named,
+    plain,
+    pooled,
+    random,
+    refiner,
+    span,
+    unnamed,
+)
 
-TEXT = 7  # tokens of a prompt
-WIDTH = 24  # of a token, no network's own width
-SHARP = 1.6  # how much larger the scales of queries and keys are
-SIZE = (3, 5)  # of a picture, in patches; 15 tokens
-REFERENCE = (3, 4)  # of a reference picture, in patches; 12 tokens
-
-# Parts of a sequence.
-T, I, R = "text", "image", "references"
-
-# Learned scales of normalised queries and keys, by any name that ComfyUI has for them.
-QUERY_KEY_SCALE = re.compile(r"(^|[._])(ln_|norm_|norm_added_)?(q|k|query|key)(_norm)?[._]")
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of attention: what lies one after another in its queries and in its keys.
-
-    layer: the kind and number of the layer, if image tokens attend to image tokens in it. ids:
-    what the transformer options say, but for lengths. img_slice: the parts it spans. repeated:
-    how many heads in a row have the same keys. rows: a part whose tokens are rows of the batch.
-    """
-
-    queries: tuple[str, ...]
-    keys: tuple[str, ...]
-    layer: tuple[str, int] | None = None
-    ids: Mapping[str, Any] = field(default_factory=dict)
-    img_slice: tuple[str, ...] | None = None
-    flat: bool = False  # whether heads and their channels are one axis: no skip_reshape
-    repeated: int = 1
-    gqa: bool = False  # whether there are fewer heads of keys, and attention repeats them
-    rows: str | None = None
+__all__ = ["FAMILIES", "Call", "Family", "Recorded", "attention_calls", "available", "span"]
 
 
-def layers(kind: str, count: int, parts, *, ids=("type", "index", "total"), **settings):
-    """The calls of `count` layers in a row. ids: which of them the options hold."""
-    named = [{"type": kind, "index": number, "total": count} for number in range(count)]
-    return [
-        Call(
-            parts,
-            parts,
-            layer=(kind, number),
-            ids={key: value for key, value in named[number].items() if key in ids},
-            **settings,
-        )
-        for number in range(count)
-    ]
-
-
-def refiner(count: int, part: str, **settings):
-    """Calls in which a part attends to itself, before the layers begin."""
-    return [Call((part,), (part,), **settings) for _ in range(count)]
-
-
-def no_extras(family: "Family", generator: torch.Generator, rows: int, tokens: int) -> dict:
-    return {"pooled_output": None}
-
-
-@dataclass(frozen=True)
-class Family:
-    """A family of models: how to make one, what to feed it, and what its attention gets.
-
-    source: its class in comfy.supported_models. config: what ComfyUI would detect, but smaller.
-    calls: those of one evaluation, for a number of reference pictures.
-    """
-
-    name: str
-    source: str
-    config: Mapping[str, Any]
-    calls: Callable[[int], list[Call]]
-    patch: int = 2
-    size: tuple[int, int] = SIZE
-    text: int = TEXT
-    least_text: int = 0  # to which ComfyUI pads a prompt
-    multiple: int = 1  # to which ComfyUI pads each part
-    width: int = WIDTH
-    heads: int = 2
-    references: bool = False  # whether it takes reference latents
-    tells_references: bool = True  # whether the options tell how many tokens they have
-    edits: bool = False  # whether every prompt brings one
-    extras: Callable[["Family", torch.Generator, int, int], dict] = no_extras
-    finish: Callable[[Any], None] = lambda base: None  # what to do once the network is built
-    lengths: Callable[[dict[str, int], int], dict[str, int]] = lambda parts, references: parts
-    sharp: str = ""  # names of query and key projections without norms, as a regular expression
-
-    def available(self) -> bool:
-        """Whether this ComfyUI has the family."""
-        import comfy.supported_models
-
-        return hasattr(comfy.supported_models, self.source)
-
-    def make(self, seed: int = 0):
-        """The BaseModel, with seeded weights."""
-        import comfy.supported_models
-
-        settings = getattr(comfy.supported_models, self.source)(dict(self.config))
-        settings.unet_config.update(self.config)
-        settings.set_inference_dtype(torch.float32, None)
-        base = settings.get_model({}, "")
-        self.finish(base)
-        fill(base.diffusion_model, seed, self.sharp)
-        return base
-
-    def model(self, seed: int = 0):
-        """The MODEL (ModelPatcher)."""
-        import comfy.model_management
-        import comfy.model_patcher
-
-        device = comfy.model_management.get_torch_device()
-        return comfy.model_patcher.ModelPatcher(self.make(seed), device, device)
-
-    @property
-    def latent_format(self):
-        import comfy.supported_models
-
-        return getattr(comfy.supported_models, self.source).latent_format()
-
-    def _latents(self, rows: int, seed: int, patches: tuple[int, int]) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        form = self.latent_format
-        times = (1,) if form.latent_dimensions == 3 else ()
-        shape = (rows, form.latent_channels, *times, *(side * self.patch for side in patches))
-        return form.process_out(torch.randn(shape, generator=generator))
-
-    def clip(self, frames: int = tiny.FRAMES, seed: int = 7) -> dict:
-        """A LATENT of random frames."""
-        return {"samples": self._latents(frames, seed, self.size)}
-
-    def prompt(self, seed: int, rows: int = 1, tokens: int | None = None) -> list:
-        """A CONDITIONING as the family's own nodes make it, one row or one row per frame."""
-        tokens = self.text if tokens is None else tokens
-        generator = torch.Generator().manual_seed(seed)
-        cond = torch.randn(rows, tokens, self.width, generator=generator)
-        conds = [[cond, self.extras(self, generator, rows, tokens)]]
-        return self.with_references(conds, 1, 1000 + seed) if self.edits else conds
-
-    def with_references(self, conds: list, rows: int = 1, seed: int = 11, count: int = 1) -> list:
-        """The CONDITIONING with `count` reference latents of `rows` rows instead of any it had."""
-        latents = [self._latents(rows, seed + i, REFERENCE) for i in range(count)]
-        return [[cond, {**values, "reference_latents": latents}] for cond, values in conds]
-
-    def tokens(self, pixels: tuple[int, ...]) -> int:
-        """How many tokens latents or pixels of a size (its last two numbers) become."""
-        sides = (math.ceil(side / self.patch) for side in pixels[-2:])
-        return _padded(math.prod(sides), self.multiple)
-
-    def parts(self, text: int | None = None, references: int | None = None) -> dict[str, int]:
-        """The lengths of parts for the usual clip, with a number of reference pictures."""
-        text = max(self.text if text is None else text, self.least_text)
-        references = int(self.edits) if references is None else references
-        sides = [side * self.patch for side in REFERENCE]
-        parts = {
-            T: _padded(text, self.multiple),
-            I: self.tokens(tuple(side * self.patch for side in self.size)),
-            R: self.tokens(tuple(sides)) * references,
-        }
-        return self.lengths(parts, references)
-
-    def expected(self, references: int | None = None) -> list[Call]:
-        """The calls of one evaluation."""
-        return self.calls(int(self.edits) if references is None else references)
-
-
-def span(part: str, sequence: tuple[str, ...], lengths: Mapping[str, int]) -> tuple[int, int]:
-    """Where a part lies in a sequence of parts: its first token, and the one after its last."""
-    start = sum(lengths[other] for other in sequence[: sequence.index(part)])
-    return start, start + lengths[part]
-
-
-def _padded(length: int, multiple: int) -> int:
-    return math.ceil(length / multiple) * multiple
-
-
-def fill(network: torch.nn.Module, seed: int = 0, sharp: str = "") -> None:
-    """Give a network seeded weights, of which none is without effect.
-
-    Norms scale by about 1. The scales of queries and keys are larger, as are projections whose
-    name matches `sharp`, but for the values of fused ones: attention would be nearly uniform.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    for name, weight in sorted(network.named_parameters()):
-        owner = type(network.get_submodule(name.rpartition(".")[0])).__name__
-        random = torch.randn(weight.shape, generator=generator)
-        if "Norm" in owner and weight.ndim == 1:
-            weight.data = random * 0.1 + float(not name.endswith("bias"))
-            if QUERY_KEY_SCALE.search(name) and not name.endswith("bias"):
-                weight.data *= SHARP
-        else:
-            embedding = owner == "Embedding"
-            fan_in = weight[0].numel() if weight.ndim > 1 and not embedding else 1
-            weight.data = random * (fan_in**-0.5 if weight.ndim > 1 else 0.1)
-        if sharp and re.search(sharp, name):
-            fused = "qkv" in name
-            weight.data[: len(weight) * 2 // 3 if fused else None] *= SHARP
-
-
-class Recorded(NamedTuple):
-    """What a call of attention got. `ids` are the transformer options that tell of the layer."""
-
-    q: torch.Tensor
-    k: torch.Tensor
-    v: torch.Tensor
-    heads: int
-    mask: torch.Tensor | None
-    skip_reshape: bool
-    enable_gqa: bool
-    ids: dict
-
-    def head_axis(self, tensor: torch.Tensor, heads: int | None = None) -> torch.Tensor:
-        """Return queries, keys or values as (rows, heads, tokens, channels)."""
-        if self.skip_reshape:
-            return tensor
-        return tensor.unflatten(-1, (heads or self.heads, -1)).movedim(2, 1)
-
-    def token_axis(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return queries, keys or values as (tokens, everything else)."""
-        return tensor.movedim(2 if self.skip_reshape else 1, 0).flatten(1)
-
-    def weights(self) -> torch.Tensor:
-        """How much each query attends to each key."""
-        q, k = self.head_axis(self.q), self.head_axis(self.k)
-        k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
-        logits = q @ k.mT * q.shape[-1] ** -0.5
-        return logits.softmax(-1)
-
-
-IDS = ("block_type", "block_index", "total_blocks", "img_slice", "reference_image_num_tokens")
-# One evaluation at a noise level between noise and picture, so that it depends on both.
-ONCE = {"steps": 1, "cfg": 1.0, "denoise": 0.5, "scheduler": "simple"}
-
-
-def attention_calls(model, conds, latent, **inputs) -> list[Recorded]:
-    """Evaluate a MODEL once with the stock KSampler; return every call that an override sees."""
-    calls: list[Recorded] = []
-
-    def record(attention, q, k, v, heads, mask=None, **kwargs):
-        options = kwargs["transformer_options"]
-        calls.append(
-            Recorded(
-                *(tensor.clone() for tensor in (q, k, v)),
-                heads,
-                mask,
-                kwargs.get("skip_reshape", False),
-                kwargs.get("enable_gqa", False),
-                {name: options[name] for name in IDS if name in options},
-            )
-        )
-        return attention(q, k, v, heads, mask=mask, **kwargs)
-
-    model = model.clone()
-    model.model_options["transformer_options"]["optimized_attention_override"] = record
-    tiny.ksampler(model, conds, conds, latent, **{**ONCE, **inputs})
-    return calls
-
-
-# Flux.1 ------------------------------------------------------------------------------------------
+# Flux and what is built of its blocks ------------------------------------------------------------
 
 FLUX = {
     "image_model": "flux",
@@ -290,23 +51,173 @@ FLUX = {
     "guidance_embed": True,
     "txt_ids_dims": [],
 }
+FLUX_FILL = {**FLUX, "in_channels": 96}
+LONGCAT = {**FLUX, "vec_in_dim": None, "guidance_embed": False, "txt_ids_dims": [1, 2]}
+FLUX2 = {
+    **FLUX,
+    "image_model": "flux2",
+    "in_channels": 128,
+    "out_channels": 128,
+    "vec_in_dim": None,
+    "mlp_ratio": 3.0,
+    "axes_dim": [4, 4, 4, 4],
+    "theta": 2000,
+    "patch_size": 1,
+    "qkv_bias": False,
+    "ops_bias": False,
+    "global_modulation": True,
+    "mlp_silu_act": True,
+    "default_ref_method": "index",
+    "ref_index_scale": 10.0,
+    "txt_ids_dims": [3],
+}
+FLUX2_KLEIN = {**FLUX2, "guidance_embed": False}
+CHROMA = {
+    **{key: FLUX[key] for key in FLUX if key != "guidance_embed"},
+    "image_model": "chroma",
+    "in_channels": 64,
+    "out_channels": 64,
+    "vec_in_dim": None,
+    "in_dim": 64,
+    "out_dim": 32,
+    "hidden_dim": 32,
+    "n_layers": 2,
+}
+HUNYUAN_IMAGE = {
+    "image_model": "hunyuan_video",
+    "in_channels": 64,
+    "out_channels": 64,
+    "patch_size": [1, 1],
+    "vec_in_dim": None,
+    "axes_dim": [8, 8],
+    "meanflow": False,
+    "meanflow_sum": False,
+    "context_in_dim": WIDTH,
+    "hidden_size": 32,
+    "mlp_ratio": 2.0,
+    "num_heads": 2,
+    "depth": 2,
+    "depth_single_blocks": 4,
+    "theta": 256,
+    "qkv_bias": True,
+    "byt5": False,
+    "guidance_embed": False,
+    "use_cond_type_embedding": False,
+    "vision_in_dim": None,
+}
+GLYPHS = "glyphs"  # tokens of the words to be written in the picture
+GLYPH_TOKENS = 4
 
 
-def flux_calls(references: int = 0) -> list[Call]:
-    # flux/layers.py:221 puts text before image, flux/model.py:350 references after the image.
-    # flux/model.py:203-207 for double blocks, :264-269 for single ones, whose img_slice is
-    # [text, everything].
-    parts = (T, I, R)
-    double = layers("double", FLUX["depth"], parts)
-    return double + layers("single", FLUX["depth_single_blocks"], parts, img_slice=(I, R))
+def flux_calls(references: int = 0, text: tuple[str, ...] = (TXT,)) -> list[Call]:
+    # flux/layers.py:221-226 puts text before image, flux/model.py:347-348 references after it.
+    # flux/model.py:202-205 names double blocks and :262-266 single ones; only these have an
+    # img_slice, which is everything after the text. Chroma does all this too
+    # (chroma/model.py:176-179, :217-222), HunyuanImage as well (hunyuan_video/model.py:394-397,
+    # :416-421).
+    parts = (*text, IMG, REF)
+    double = named("double", FLUX["depth"], parts)
+    return double + named("single", FLUX["depth_single_blocks"], parts, img_slice=(IMG, REF))
 
 
-def flux_extras(family: Family, generator: torch.Generator, rows: int, tokens: int) -> dict:
-    pooled = torch.randn(rows, family.config["vec_in_dim"], generator=generator)
-    return {"pooled_output": pooled, "guidance": 3.5}
+def hunyuan_calls(references: int = 0, text: tuple[str, ...] = (TXT,)) -> list[Call]:
+    # hunyuan_video/model.py:366, :91: its two refiners see the text, not yet the glyphs, which
+    # :374-381 puts after it.
+    return refiner(2, TXT) + flux_calls(text=text)
 
 
-# Qwen-Image --------------------------------------------------------------------------------------
+def flux_fill_prompt(family: Family, generator: torch.Generator, rows: int, tokens: int):
+    """A prompt after the node InpaintModelConditioning."""
+    cond, values = pooled(20, guidance=30.0)(family, generator, rows, tokens)
+    seed = int(torch.randint(1000, (), generator=generator))
+    sides = [side * family.patch * 8 for side in family.size]
+    mask = (torch.rand(1, 1, *sides, generator=generator) > 0.5).float()
+    picture = family.latents(1, seed)
+    return cond, {**values, "concat_latent_image": picture, "concat_mask": mask}
+
+
+def radiance() -> dict:
+    """A config, of which this ComfyUI's network takes what it knows."""
+    from comfy.ldm.chroma_radiance.model import ChromaRadianceParams
+
+    config = {
+        **CHROMA,
+        "image_model": "chroma_radiance",
+        "in_channels": 3,
+        "out_channels": 3,
+        "patch_size": 16,
+        "nerf_hidden_size": 8,
+        "nerf_mlp_ratio": 2,
+        "nerf_depth": 2,
+        "nerf_max_freqs": 2,
+        "nerf_tile_size": 512,
+        "nerf_final_head_type": "conv",
+        "nerf_embedder_dtype": torch.float32,
+        "use_x0": True,
+        "use_sequential_txt_ids": True,
+    }
+    known = {"image_model", *ChromaRadianceParams.__dataclass_fields__}
+    return {key: value for key, value in config.items() if key in known}
+
+
+def glyph_prompt(family: Family, generator: torch.Generator, rows: int, tokens: int):
+    """A prompt with quoted words, which ComfyUI encodes by a ByT5 of its own."""
+    cond, values = plain(family, generator, rows, tokens)
+    glyphs = random(generator, 1, GLYPH_TOKENS, family.width)
+    return cond, {**values, "conditioning_byt5small": glyphs}
+
+
+def small_glyphs(base) -> None:
+    """Put a narrow mapper of glyphs for the wide one, whose widths are fixed in ComfyUI."""
+    import comfy.ops
+    from comfy.ldm.hunyuan_video.model import ByT5Mapper
+
+    base.diffusion_model.byt5_in = ByT5Mapper(
+        in_dim=WIDTH,
+        out_dim=32,
+        hidden_dim=32,
+        out_dim1=HUNYUAN_IMAGE["hidden_size"],
+        dtype=torch.float32,
+        operations=comfy.ops.disable_weight_init,
+    ).requires_grad_(False)
+
+
+FLUX_FAMILIES = (
+    Family("flux", "Flux", FLUX, flux_calls, pooled(20, guidance=3.5), references=True),
+    Family("flux_fill", "FluxInpaint", FLUX_FILL, flux_calls, flux_fill_prompt),
+    Family(
+        "flux_kontext",
+        "Flux",
+        FLUX,
+        flux_calls,
+        pooled(20, guidance=2.5),
+        references=True,
+        edits=True,
+    ),
+    Family("longcat", "LongCatImage", LONGCAT, flux_calls, references=True),
+    # model_base.py:1083-1092: prompts shorter than 512 tokens get zeros before them.
+    Family("flux2", "Flux2", FLUX2, flux_calls, patch=1, least_text=512, references=True),
+    Family(
+        "flux2_klein", "Flux2", FLUX2_KLEIN, flux_calls, patch=1, least_text=512, references=True
+    ),
+    Family("chroma", "Chroma", CHROMA, flux_calls),
+    Family("chroma_radiance", "ChromaRadiance", radiance, flux_calls, patch=16),
+    Family("hunyuan_image", "HunyuanImage21", HUNYUAN_IMAGE, hunyuan_calls, patch=1),
+    Family(
+        "hunyuan_image_glyphs",
+        "HunyuanImage21",
+        {**HUNYUAN_IMAGE, "byt5": True},
+        lambda references: hunyuan_calls(text=(TXT, GLYPHS)),
+        glyph_prompt,
+        patch=1,
+        texts=(TXT, GLYPHS),
+        lengths=lambda parts, references: {**parts, GLYPHS: GLYPH_TOKENS},
+        finish=small_glyphs,
+    ),
+)
+
+
+# Qwen-Image, Mage-Flow, Lens, JoyImage -----------------------------------------------------------
 
 QWEN = {
     "image_model": "qwen_image",
@@ -318,17 +229,82 @@ QWEN = {
     "num_attention_heads": 2,
     "joint_attention_dim": WIDTH,
     "axes_dims_rope": (4, 6, 6),
-    "default_ref_method": "index",
+}
+MAGE_FLOW = {
+    **{key: QWEN[key] for key in QWEN if key != "patch_size"},
+    "image_model": "mage_flow",
+    "in_channels": 128,
+    "out_channels": 128,
+}
+LENS = {
+    "image_model": "lens",
+    "in_channels": 128,
+    "out_channels": 32,
+    "num_layers": 5,
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "axes_dims_rope": (4, 6, 6),
+    "enc_hidden_dim": WIDTH // 3,
+    "multi_layer_encoder_feature": True,
+    "selected_layer_index": (0, 1, 2),
+}
+JOY_IMAGE = {
+    "image_model": "joyimage",
+    "in_channels": 16,
+    "hidden_size": 32,
+    "patch_size": [1, 2, 2],
+    "num_layers": 5,
+    "num_attention_heads": 2,
+    "text_dim": WIDTH,
+    "mlp_width_ratio": 2.0,
+    "theta": 10000,
+    "rope_dim_list": [4, 6, 6],
 }
 
 
 def qwen_calls(references: int = 0) -> list[Call]:
-    # qwen_image/model.py:167-169 text before image, :436-441 references after the image,
-    # :476-480 the names of blocks. Its img_slice reaches attn1 patches only (:177).
-    return layers("double", QWEN["num_layers"], (T, I, R))
+    # qwen_image/model.py:167-169 text before image, :434-435 references after it, :473-476 the
+    # names of blocks. Its img_slice reaches attn1 patches only (:177). Mage-Flow runs the same
+    # blocks: mage_flow/model.py:116-117, :151-154.
+    return named("double", QWEN["num_layers"], (TXT, IMG, REF))
 
 
-# Lumina2, Z-Image --------------------------------------------------------------------------------
+def lens_calls(references: int = 0) -> list[Call]:
+    # lens/model.py:152-156 image before text, :392-395 the names of blocks, :365-371 a mask for
+    # every prompt.
+    return named("double", LENS["num_layers"], (IMG, TXT), masked=True)
+
+
+def joy_calls(references: int = 0) -> list[Call]:
+    # joyimage/model.py:113-115 image before text, :400-410 references after the image,
+    # :424-427 the names of blocks.
+    return named("double", JOY_IMAGE["num_layers"], (IMG, REF, TXT), flat=True)
+
+
+def lens_prompt(family: Family, generator: torch.Generator, rows: int, tokens: int):
+    """A prompt; the empty one has no tokens at all (text_encoders/gpt_oss.py:550-557)."""
+    cond, values = masked(family, generator, rows, tokens)
+    return cond, {**values, "num_layers_stacked": 3}
+
+
+QWEN_FAMILIES = (
+    Family("qwen_image", "QwenImage", QWEN, qwen_calls, references=True),
+    Family("qwen_edit", "QwenImage", QWEN, qwen_calls, references=True, edits=True),
+    Family(
+        "qwen_edit_2511",
+        "QwenImage",
+        {**QWEN, "default_ref_method": "index_timestep_zero"},
+        qwen_calls,
+        references=True,
+        edits=True,
+    ),
+    Family("mage_flow", "MageFlow", MAGE_FLOW, qwen_calls, patch=1, references=True),
+    Family("lens", "Lens", LENS, lens_calls, lens_prompt, patch=1),
+    Family("joyimage", "JoyImage", JOY_IMAGE, joy_calls, references=True, tells_references=False),
+)
+
+
+# Lumina2, Z-Image, OmniGen2, Boogu ---------------------------------------------------------------
 
 LUMINA2 = {
     "image_model": "lumina2",
@@ -358,24 +334,191 @@ Z_IMAGE = {
     "time_scale": 1000.0,
     "pad_tokens_multiple": 32,
 }
+Z_IMAGE_OMNI = {**Z_IMAGE, "siglip_feat_dim": 20}
+Z_IMAGE_PIXEL = {
+    **Z_IMAGE,
+    "image_model": "zimage_pixel",
+    "patch_size": 8,
+    "in_channels": 3,
+    "decoder_in_channels": 3 * 8 * 8,
+    "decoder_hidden_size": 16,
+    "decoder_num_res_blocks": 2,
+    "decoder_max_freqs": 2,
+}
+OMNIGEN2 = {
+    "image_model": "omnigen2",
+    "axes_dim_rope": [4, 4, 4],
+    "axes_lens": [1024, 1664, 1664],
+    "ffn_dim_multiplier": None,
+    "hidden_size": 48,
+    "in_channels": 16,
+    "multiple_of": 16,
+    "norm_eps": 1e-05,
+    "num_attention_heads": 4,
+    "num_kv_heads": 2,
+    "num_layers": 5,
+    "num_refiner_layers": 2,
+    "out_channels": None,
+    "patch_size": 2,
+    "text_feat_dim": WIDTH,
+    "timestep_scale": 1000.0,
+}
+BOOGU = {
+    "image_model": "boogu",
+    "hidden_size": 48,
+    "num_layers": 3,
+    "num_double_stream_layers": 2,
+    "num_refiner_layers": 2,
+    "num_attention_heads": 4,
+    "num_kv_heads": 2,
+    "multiple_of": 16,
+    "axes_dim_rope": (4, 4, 4),
+    "instruction_feat_dim": WIDTH,
+}
+SIGLIP = "siglip"  # tokens of a vision encoder
 
 
 def lumina_calls(references: int = 0, repeated: int = 1) -> list[Call]:
-    # lumina/model.py:720 refines text, :741 the image, and :749 puts text before image;
-    # :829-833 the names of layers. :164-166 repeats keys and values for every query head.
+    # lumina/model.py:752-753 refines text, :775-776 the image, and :783 puts text before image;
+    # :858-862 the names of layers. :175-177 repeats keys and values for every query head.
     return [
-        *refiner(2, T, repeated=repeated),
-        *refiner(2, I, repeated=repeated),
-        *layers("double", LUMINA2["n_layers"], (T, I), repeated=repeated),
+        *refiner(2, TXT, repeated=repeated),
+        *refiner(2, IMG, repeated=repeated),
+        *named("double", LUMINA2["n_layers"], (TXT, IMG), repeated=repeated),
     ]
 
 
-def lumina_extras(family: Family, generator: torch.Generator, rows: int, tokens: int) -> dict:
-    # Its text encoder hands on a mask even if it hides nothing (sd1_clip.py:297).
-    return {"pooled_output": None, "attention_mask": torch.ones(rows, tokens, dtype=torch.long)}
+def omni_calls(references: int = 0) -> list[Call]:
+    # With references, lumina/model.py:758-766 refines what the vision encoder saw, :769 puts
+    # references before the image already for the noise refiner, and :783 all together.
+    if not references:
+        return lumina_calls()
+    return [
+        *refiner(2, TXT),
+        *refiner(2, SIGLIP),
+        *refiner(2, REF, IMG),
+        *named("double", LUMINA2["n_layers"], (TXT, SIGLIP, REF, IMG)),
+    ]
 
 
-# SD3 ---------------------------------------------------------------------------------------------
+def omni_lengths(parts: dict[str, int], references: int) -> dict[str, int]:
+    # lumina/model.py:655-664 pads each text on its own, and :690-693 adds tokens for our picture,
+    # of which the vision encoder saw nothing.
+    seen = 32 * (references + 1) if references else 0
+    return {**parts, TXT: parts[TXT] * (1 + references), SIGLIP: seen}
+
+
+def omni_references(family: Family, latents: list[torch.Tensor], seed: int) -> dict:
+    """What the node TextEncodeZImageOmni adds for pictures, but for the last of its texts.
+
+    With a text after the prompt ComfyUI paints no more than one row at once: the positions of
+    this text have as many rows as the batch, those of other texts have one (lumina/model.py:745).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    seen = [VisionOutput(random(generator, 1, 12, 20), [(3, 3 * 16, 4 * 16)]) for _ in latents]
+    texts = [random(generator, 1, 5, family.width) for _ in latents]
+    return {
+        "reference_latents": latents,
+        "clip_vision_outputs": seen,
+        "reference_latents_text_embeds": texts,
+    }
+
+
+class VisionOutput:
+    """What ComfyUI's vision encoders give: features of pictures, and the pictures' sizes."""
+
+    def __init__(self, last_hidden_state, image_sizes):
+        self.last_hidden_state, self.image_sizes = last_hidden_state, image_sizes
+
+
+def omnigen_refiners(references: int) -> list[Call]:
+    # omnigen/omnigen2.py:446-447 refines text, :397-398 the image, :400-402 references if there
+    # are any.
+    parts = [TXT, IMG, *([REF] if references else [])]
+    return [call for part in parts for call in refiner(2, part, grouped=2)]
+
+
+def omnigen_calls(references: int = 0) -> list[Call]:
+    # omnigen/omnigen2.py:404 puts references before the image, :460 the text before both. It
+    # names no blocks; keys have fewer heads, and attention repeats them (:144-145).
+    return omnigen_refiners(references) + unnamed(
+        "layer", OMNIGEN2["num_layers"], (TXT, REF, IMG), grouped=2
+    )
+
+
+def boogu_calls(references: int = 0) -> list[Call]:
+    # boogu/model.py:60-62, :136-140: the joint attention of a double block is followed by one of
+    # references and image alone. :277-280 single layers see everything.
+    double = [
+        Call(parts, parts, (kind, number), grouped=2)
+        for number in range(BOOGU["num_double_stream_layers"])
+        for kind, parts in (("double", (TXT, REF, IMG)), ("image", (REF, IMG)))
+    ]
+    single = unnamed("single", BOOGU["num_layers"], (TXT, REF, IMG), grouped=2)
+    return [*omnigen_refiners(references), *double, *single]
+
+
+LUMINA_FAMILIES = (
+    Family(
+        "lumina2",
+        "Lumina2",
+        LUMINA2,
+        lambda references: lumina_calls(repeated=2),
+        masked,
+        heads=4,
+    ),
+    Family("z_image", "ZImage", Z_IMAGE, lumina_calls, masked, size=(6, 7), multiple=32, heads=4),
+    Family(
+        "z_image_omni",
+        "ZImage",
+        Z_IMAGE_OMNI,
+        omni_calls,
+        masked,
+        size=(9, 11),
+        multiple=32,
+        heads=4,
+        references=True,
+        reference_size=(7, 10),
+        tells_references=False,
+        mixed=(REF, IMG),
+        refer=omni_references,
+        lengths=omni_lengths,
+    ),
+    Family(
+        "z_image_pixel",
+        "ZImagePixelSpace",
+        Z_IMAGE_PIXEL,
+        lumina_calls,
+        masked,
+        patch=8,
+        size=(6, 7),
+        multiple=32,
+        heads=4,
+    ),
+    Family(
+        "omnigen2",
+        "Omnigen2",
+        OMNIGEN2,
+        omnigen_calls,
+        masked,
+        heads=4,
+        references=True,
+        tells_references=False,
+    ),
+    Family(
+        "boogu",
+        "Boogu",
+        BOOGU,
+        boogu_calls,
+        masked,
+        heads=4,
+        references=True,
+        tells_references=False,
+    ),
+)
+
+
+# SD3, AuraFlow, HiDream --------------------------------------------------------------------------
 
 SD3 = {
     "in_channels": 16,
@@ -395,17 +538,68 @@ SD3 = {
     "x_block_self_attn_layers": [],
 }
 SD35_MEDIUM = {**SD3, "qk_norm": "rms", "x_block_self_attn_layers": [0, 1, 2]}
+AURAFLOW = {
+    "cond_seq_dim": WIDTH,
+    "dim": 32,
+    "n_layers": 6,
+    "n_double_layers": 2,
+    "n_heads": 2,
+    "global_conddim": 32,
+    "max_seq": 16 * 16,
+}
+HIDREAM = {
+    "image_model": "hidream",
+    "attention_head_dim": 16,
+    "axes_dims_rope": [4, 6, 6],
+    "caption_channels": [WIDTH, 28],
+    "max_resolution": [128, 128],
+    "in_channels": 16,
+    "llama_layers": [0, 1, 2, 2, 2],
+    "num_attention_heads": 2,
+    "num_routed_experts": 4,
+    "num_activated_experts": 2,
+    "num_layers": 2,
+    "num_single_layers": 3,
+    "out_channels": 16,
+    "patch_size": 2,
+    "text_emb_dim": 20,
+}
+REGISTERS = "registers"
+LAST, OWN = "last layer of Llama", "the block's own layer of Llama"
+LLAMA_TOKENS = 5
 
 
-def sd3_calls(references: int = 0, image_only: tuple[int, ...] = ()) -> list[Call]:
-    # modules/diffusionmodules/mmdit.py:622 puts context before x; :641 is attn2, of the image
-    # alone, right after the joint attention of its block. No names of blocks at all.
+def sd3_calls(references: int = 0) -> list[Call]:
+    # modules/diffusionmodules/mmdit.py:620-623 puts context before x. No names of blocks.
+    return unnamed("joint", SD3["num_blocks"], (TXT, IMG), flat=True)
+
+
+def sd35_medium_calls(references: int = 0) -> list[Call]:
+    # mmdit.py:641: the first blocks have an attention of the image alone, after the joint one.
     calls = []
-    for number in range(SD3["num_blocks"]):
-        calls.append(Call((T, I), (T, I), layer=("joint", number), flat=True))
-        if number in image_only:
-            calls.append(Call((I,), (I,), layer=("image", number), flat=True))
+    for joint in sd3_calls():
+        calls.append(joint)
+        if joint.layer[1] in SD35_MEDIUM["x_block_self_attn_layers"]:
+            calls.append(Call((IMG,), (IMG,), ("image", joint.layer[1]), flat=True))
     return calls
+
+
+def aura_calls(references: int = 0) -> list[Call]:
+    # aura/mmdit.py:165-169 text before image, in single layers too (:480); :456 eight learned
+    # tokens before the text. No names of blocks.
+    parts = (REGISTERS, TXT, IMG)
+    double = AURAFLOW["n_double_layers"]
+    return unnamed("double", double, parts) + unnamed(
+        "single", AURAFLOW["n_layers"] - double, parts
+    )
+
+
+def hidream_calls(references: int = 0) -> list[Call]:
+    # hidream/model.py:118-120 image before text. Text is that of T5, then twice that of Llama:
+    # its last layer (:764) and the layer that belongs to the block (:768, :795). No names.
+    parts = (IMG, TXT, LAST, OWN)
+    double = unnamed("double", HIDREAM["num_layers"], parts, flat=True)
+    return double + unnamed("single", HIDREAM["num_single_layers"], parts, flat=True)
 
 
 def sd3_positions(base) -> None:
@@ -417,12 +611,55 @@ def sd3_positions(base) -> None:
     network.pos_embed.copy_(torch.from_numpy(table))
 
 
-def pooled_extras(family: Family, generator: torch.Generator, rows: int, tokens: int) -> dict:
-    width = family.config["adm_in_channels"]
-    return {"pooled_output": torch.randn(rows, width, generator=generator)}
+def hidream_prompt(family: Family, generator: torch.Generator, rows: int, tokens: int):
+    """A prompt of T5, with every layer of Llama."""
+    cond, values = pooled(20)(family, generator, rows, tokens)
+    return cond, {**values, "conditioning_llama3": random(generator, rows, 3, LLAMA_TOKENS, 28)}
 
 
-# Cosmos-Predict2, Anima --------------------------------------------------------------------------
+def hidream_edit_prompt(family: Family, generator: torch.Generator, rows: int, tokens: int):
+    """A prompt of HiDream-E1, with the picture that is to be changed."""
+    cond, values = hidream_prompt(family, generator, rows, tokens)
+    seed = int(torch.randint(1000, (), generator=generator))
+    return cond, {**values, "concat_latent_image": family.latents(1, seed)}
+
+
+SD3_FAMILIES = (
+    Family("sd3", "SD3", SD3, sd3_calls, pooled(20), finish=sd3_positions, sharp=r"\.attn\.qkv"),
+    Family("sd35_medium", "SD3", SD35_MEDIUM, sd35_medium_calls, pooled(20), finish=sd3_positions),
+    Family(
+        "auraflow",
+        "AuraFlow",
+        AURAFLOW,
+        aura_calls,
+        lengths=lambda parts, references: {**parts, REGISTERS: 8},
+        sharp=r"t_embedder\.mlp\.2|attn\.w[12][ov]",  # its queries and keys have no scales
+    ),
+    Family(
+        "hidream",
+        "HiDream",
+        HIDREAM,
+        hidream_calls,
+        hidream_prompt,
+        texts=(TXT, LAST, OWN),
+        lengths=lambda parts, references: {**parts, LAST: LLAMA_TOKENS, OWN: LLAMA_TOKENS},
+    ),
+    # hidream/model.py:717 puts the picture to be changed to the right of ours: their tokens
+    # alternate, row by row.
+    Family(
+        "hidream_e1",
+        "HiDream",
+        HIDREAM,
+        hidream_calls,
+        hidream_edit_prompt,
+        columns=2,
+        texts=(TXT, LAST, OWN),
+        lengths=lambda parts, references: {**parts, LAST: LLAMA_TOKENS, OWN: LLAMA_TOKENS},
+    ),
+)
+
+
+# Self-attention and cross-attention: Cosmos-Predict2, Anima, Kandinsky5 --------------------------
 
 COSMOS = {
     "image_model": "cosmos_predict2",
@@ -455,72 +692,386 @@ COSMOS = {
     "extra_t_extrapolation_ratio": 1.0,
     "rope_enable_fps_modulation": False,
 }
+ANIMA = {**COSMOS, "image_model": "anima"}
+KANDINSKY5 = {
+    "image_model": "kandinsky5",
+    "model_dim": 32,
+    "ff_dim": 64,
+    "time_dim": 32,
+    "visual_embed_dim": 64,
+    "in_text_dim": WIDTH,
+    "in_text_dim2": 20,
+    "axes_dims": (4, 6, 6),
+    "rope_scale_factor": (1.0, 1.0, 1.0),
+    "num_text_blocks": 2,
+    "num_visual_blocks": 5,
+}
+
+
+def with_cross_attention(layers: list[Call]) -> list[Call]:
+    """Every layer, and a call with the same ids in which the image attends to the text."""
+    crosses = (Call((IMG,), (TXT,), ids=call.ids) for call in layers)
+    return list(itertools.chain.from_iterable(zip(layers, crosses, strict=True)))
 
 
 def cosmos_calls(references: int = 0) -> list[Call]:
-    # cosmos/predict2.py:549 self-attention, :588 cross-attention of the same block, both with
-    # the block_index of :885.
-    return list(
-        itertools.chain.from_iterable(
-            (
-                Call((I,), (I,), layer=("block", number), ids={"index": number}),
-                Call((I,), (T,), ids={"index": number}),
-            )
+    # cosmos/predict2.py:530, :561: self-attention, then cross-attention, under the block_index
+    # of :866. Nothing else is named.
+    return with_cross_attention(
+        [
+            Call((IMG,), (IMG,), ("block", number), {"block_index": number})
             for number in range(COSMOS["num_blocks"])
-        )
+        ]
     )
 
+
+def kandinsky_calls(references: int = 0) -> list[Call]:
+    # kandinsky5/model.py:344-345 text, :352-355 the names of blocks, :237, :242 self-attention,
+    # then cross-attention.
+    layers = named("double", KANDINSKY5["num_visual_blocks"], (IMG,))
+    return refiner(2, TXT) + with_cross_attention(layers)
+
+
+def anima_prompt(family: Family, generator: torch.Generator, rows: int, tokens: int):
+    """A prompt of Qwen3, with the ids and weights of T5's tokens."""
+    cond, values = plain(family, generator, rows, tokens)
+    ids = torch.randint(32128, (tokens + 2,), generator=generator, dtype=torch.int)
+    return cond, {**values, "t5xxl_ids": ids, "t5xxl_weights": torch.ones(tokens + 2)}
+
+
+def small_adapter(base) -> None:
+    """Put a narrow adapter for the wide one, whose widths are fixed in ComfyUI."""
+    import comfy.ops
+    from comfy.ldm.anima.model import LLMAdapter
+
+    base.diffusion_model.llm_adapter = LLMAdapter(
+        source_dim=WIDTH,
+        target_dim=WIDTH,
+        model_dim=WIDTH,
+        num_layers=2,
+        num_heads=2,
+        dtype=torch.float32,
+        operations=comfy.ops.disable_weight_init,
+    ).requires_grad_(False)
+
+
+CROSS_FAMILIES = (
+    Family("cosmos_predict2", "CosmosT2IPredict2", COSMOS, cosmos_calls),
+    # anima/model.py:197-207: its adapter calls PyTorch's own attention, makes as many tokens as
+    # T5 has, for one row only, and pads to 512 of them.
+    Family(
+        "anima",
+        "Anima",
+        ANIMA,
+        cosmos_calls,
+        anima_prompt,
+        least_text=512,
+        prompt_rows=False,
+        finish=small_adapter,
+    ),
+    Family("kandinsky5_image", "Kandinsky5Image", KANDINSKY5, kandinsky_calls, pooled(20)),
+)
+
+
+# Krea2, Ideogram4, PixelDiT, PiD, HiDream-O1, Stable Cascade -------------------------------------
+
+KREA2 = {
+    "image_model": "krea2",
+    "features": 64,
+    "channels": 16,
+    "patch": 2,
+    "layers": 5,
+    "heads": 4,
+    "kvheads": 2,
+    "multiplier": 1,
+    "tdim": 32,
+    "txtlayers": 3,
+    "txtdim": WIDTH // 3,
+    "txtheads": 4,
+    "txtkvheads": 4,
+}
+IDEOGRAM4 = {
+    "image_model": "ideogram4",
+    "in_channels": 128,
+    "num_layers": 5,
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "intermediate_size": 64,
+    "adaln_dim": 16,
+    "llm_features_dim": WIDTH,
+    "rope_theta": 5000000,
+    "mrope_section": [4, 2, 2],
+    "norm_eps": 1e-5,
+}
+PIXELDIT = {
+    "image_model": "pixeldit_t2i",
+    "num_groups": 2,
+    "hidden_size": 32,
+    "pixel_hidden_size": 4,
+    "pixel_attn_hidden_size": 32,
+    "pixel_num_groups": 2,
+    "patch_depth": 4,
+    "pixel_depth": 2,
+    "txt_embed_dim": WIDTH,
+}
+PID = {
+    **PIXELDIT,
+    "image_model": "pid",
+    "lq_latent_channels": 16,
+    "lq_hidden_dim": 16,
+    "lq_num_res_blocks": 1,
+    "lq_interval": 2,
+    "latent_spatial_down_factor": 8,
+}
+HIDREAM_O1 = {
+    "image_model": "hidream_o1",
+    "text_config_overrides": {
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "rope_dims": [4, 2, 2],
+    },
+    "vision_config_overrides": {
+        "hidden_size": 32,
+        "num_heads": 2,
+        "intermediate_size": 32,
+        "depth": 1,
+        "num_position_embeddings": 16,
+    },
+}
+CASCADE = {
+    "stable_cascade_stage": "c",
+    "c_cond": 32,
+    "c_hidden": [32, 32],
+    "nhead": [2, 2],
+    "blocks": [[1, 2], [2, 1]],
+    "c_clip_text": WIDTH,
+    "c_clip_text_pooled": 20,
+}
+TAPS = "taps"  # layers of a text encoder
+TIME = "time"  # a token of the noise level
+CLIP = "clip"  # tokens made of what CLIP made of prompt and pictures
+
+
+def krea_calls(references: int = 0) -> list[Call]:
+    # krea2/model.py:165-166 attends among the layers of each text token, whose tokens are rows;
+    # :169-170 among text tokens; both before blocks are named. :344 text before image, :320
+    # references after it; :356-360 the names of blocks and an img_slice that includes references.
+    # :94-96 repeats keys and values for every query head.
+    parts = (TXT, IMG, REF)
+    return [
+        *refiner(2, TAPS, rows=TXT),
+        *refiner(2, TXT),
+        *named("single", KREA2["layers"], parts, img_slice=(IMG, REF), repeated=2),
+    ]
+
+
+def krea_references(family: Family, latents: list[torch.Tensor], seed: int) -> dict:
+    """Reference latents, which Krea2 overlooks without a method (krea2/model.py:303-304)."""
+    return {"reference_latents": latents, "reference_latents_method": "index"}
+
+
+def ideogram_calls(references: int = 0) -> list[Call]:
+    # ideogram4/model.py:247-248 text before image; no names of blocks.
+    return unnamed("layer", IDEOGRAM4["num_layers"], (TXT, IMG))
+
+
+def pixel_calls(references: int = 0) -> list[Call]:
+    # pixeldit/model.py:65-74 text before image; modules.py:76 the image alone, a token for the
+    # pixels of a patch. No names of blocks.
+    patches = unnamed("patch", PIXELDIT["patch_depth"], (TXT, IMG), split=True)
+    return patches + unnamed("pixel", PIXELDIT["pixel_depth"], (IMG,))
+
+
+def o1_calls(references: int = 0) -> list[Call]:
+    # hidream_o1/model.py:221 image after text, and references after it (:182). Text attends by
+    # itself, which no override sees; attention.py:29-33 is what follows it: a token of the noise
+    # level, which is the last of the text (conditioning.py:190, :217-218), the image and
+    # references. Their keys include the text's, from a cache after the first evaluation.
+    count = HIDREAM_O1["text_config_overrides"]["num_hidden_layers"]
+    queries = (TIME, IMG, REF)
+    return named("double", count, queries, (TXT, *queries), grouped=2, split=True)
+
+
+def o1_lengths(parts: dict[str, int], references: int) -> dict[str, int]:
+    # conditioning.py:43-93 makes pictures of 96 x 128 pixels into 4 x 5 patches if there is one,
+    # 3 x 4 if there are two; each of them into 10 x 13 tokens of text, between two more.
+    patches = {0: 0, 1: 4 * 5, 2: 2 * 3 * 4}[references]
+    text = parts[TXT] - 1 + references * (10 * 13 + 2)
+    return {**parts, TXT: text, TIME: 1, REF: patches}
+
+
+def cascade_calls(references: int = 0) -> list[Call]:
+    # cascade/common.py:56-57: the keys are those of the image and of what CLIP made.
+    down, up = (sum(blocks) for blocks in CASCADE["blocks"])
+    return [
+        *unnamed("down", down, (IMG,), (IMG, TXT, CLIP), flat=True),
+        *unnamed("up", up, (IMG,), (IMG, TXT, CLIP), flat=True),
+    ]
+
+
+def no_prompt(family: Family, generator: torch.Generator, rows: int, tokens: int):
+    """What DualModelGuider gives to Ideogram's model of no prompt."""
+    return None, {}
+
+
+def pid_prompt(family: Family, generator: torch.Generator, rows: int, tokens: int):
+    """A prompt after the node PiDConditioning, whose latents are to be made into pixels."""
+    cond, values = masked(family, generator, rows, tokens)
+    latents = random(generator, rows, 16, 2, 3)
+    return cond, {**values, "lq_latent": latents, "degrade_sigma": torch.tensor([0.2])}
+
+
+def o1_prompt(family: Family, generator: torch.Generator, rows: int, tokens: int):
+    """The ids of a prompt's tokens, in the template of text_encoders/hidream_o1.py:72-97."""
+    before, after = [151644, 872, 198], [151645, 198, 151644, 77091, 198, 151669, 151673]
+    shape = rows, tokens - len(before) - len(after)
+    own = torch.randint(1000, 2000, shape, generator=generator)
+    ids = torch.cat([torch.tensor(before).expand(rows, -1), own, torch.tensor([after] * rows)], 1)
+    return ids.unsqueeze(-1).float(), {"pooled_output": None, "text_input_ids": ids}
+
+
+def o1_references(family: Family, latents: list[torch.Tensor], seed: int) -> dict:
+    """What the node HiDreamO1ReferenceImages adds: pictures, not latents."""
+    return {"reference_latents": [(picture.movedim(1, -1) / 4 + 0.5) for picture in latents]}
+
+
+def cascade_prompt(family: Family, generator: torch.Generator, rows: int, tokens: int):
+    cond, values = plain(family, generator, rows, tokens)
+    return cond, {**values, "pooled_output": random(generator, rows, 1, 20)}
+
+
+OTHER_FAMILIES = (
+    Family(
+        "krea2",
+        "Krea2",
+        KREA2,
+        krea_calls,
+        heads=4,
+        references=True,
+        refer=krea_references,
+        lengths=lambda parts, references: {**parts, TAPS: KREA2["txtlayers"]},
+    ),
+    Family("ideogram4", "Ideogram4", IDEOGRAM4, ideogram_calls, masked, patch=1),
+    Family(
+        "ideogram4_unconditional",
+        "Ideogram4",
+        IDEOGRAM4,
+        lambda references: unnamed("layer", IDEOGRAM4["num_layers"], (IMG,)),
+        no_prompt,
+        patch=1,
+        prompted=False,
+    ),
+    Family("pixeldit", "PixelDiTT2I", PIXELDIT, pixel_calls, masked, patch=16),
+    Family("pid", "PiD", PID, pixel_calls, pid_prompt, patch=16),
+    Family(
+        "hidream_o1",
+        "HiDreamO1",
+        HIDREAM_O1,
+        o1_calls,
+        o1_prompt,
+        patch=32,
+        text=17,
+        heads=4,
+        references=True,
+        reference_rows=False,
+        tells_references=False,
+        refer=o1_references,
+        lengths=o1_lengths,
+    ),
+    Family(
+        "stable_cascade_c",
+        "Stable_Cascade_C",
+        CASCADE,
+        cascade_calls,
+        cascade_prompt,
+        patch=1,
+        lengths=lambda parts, references: {**parts, CLIP: 2 * 4},
+        sharp=r"attention\.attn\.to_[qk]\.weight",
+    ),
+)
+
+
+# Those whose attention an override never sees ----------------------------------------------------
+
+PIXART = {
+    "image_model": "pixart_alpha",
+    "num_heads": 2,
+    "patch_size": 2,
+    "hidden_size": 48,
+    "in_channels": 4,
+    "depth": 5,
+    "mlp_ratio": 2.0,
+    "caption_channels": WIDTH,
+    "model_max_length": 7,
+    "pe_interpolation": 1,
+    "micro_condition": True,
+}
+HUNYUAN_DIT = {
+    "image_model": "hydit",
+    "depth": 6,
+    "hidden_size": 32,
+    "num_heads": 2,
+    "mlp_ratio": 2.0,
+    "text_states_dim": WIDTH,
+    "text_states_dim_t5": WIDTH,
+    "text_len": 7,
+    "text_len_t5": 9,
+}
+ERNIE = {
+    "image_model": "ernie",
+    "hidden_size": 32,
+    "num_attention_heads": 2,
+    "num_layers": 5,
+    "ffn_hidden_size": 64,
+    "text_in_dim": WIDTH,
+    "rope_axes_dim": (4, 6, 6),
+}
+
+
+def unseen_calls(references: int = 0) -> list[Call]:
+    # pixart/blocks.py:73, :172, hydit/attn_layers.py:160, :212, hydit/poolers.py:33 and
+    # ernie/model.py:130 call attention without transformer options.
+    return []
+
+
+def hydit_prompt(family: Family, generator: torch.Generator, rows: int, tokens: int):
+    """A prompt of a BERT and of a T5, which come with masks."""
+    cond, values = masked(family, generator, rows, tokens)
+    t5 = random(generator, rows, HUNYUAN_DIT["text_len_t5"], family.width)
+    mask = torch.ones(1, t5.shape[1], dtype=torch.long)
+    return cond, {**values, "conditioning_mt5xl": t5, "attention_mask_mt5xl": mask}
+
+
+def no_unconditional(base) -> None:
+    """Fill a prompt that PixArt holds for its training."""
+    base.diffusion_model.y_embedder.y_embedding.zero_()
+
+
+UNSEEN_FAMILIES = (
+    # Its positions divide by a size in steps of 64, so that its pictures cannot be small.
+    Family("pixart", "PixArtAlpha", PIXART, unseen_calls, size=(3, 31), finish=no_unconditional),
+    Family("hunyuan_dit", "HunyuanDiT", HUNYUAN_DIT, unseen_calls, hydit_prompt),
+    Family("ernie", "ErnieImage", ERNIE, unseen_calls, patch=1),
+)
 
 FAMILIES = {
     family.name: family
     for family in (
-        Family("flux", "Flux", FLUX, flux_calls, extras=flux_extras, references=True),
-        Family(
-            "flux_kontext",
-            "Flux",
-            FLUX,
-            flux_calls,
-            extras=flux_extras,
-            references=True,
-            edits=True,
-        ),
-        Family("qwen_image", "QwenImage", QWEN, qwen_calls, references=True),
-        Family("qwen_edit", "QwenImage", QWEN, qwen_calls, references=True, edits=True),
-        Family(
-            "lumina2",
-            "Lumina2",
-            LUMINA2,
-            lambda references: lumina_calls(references, repeated=2),
-            extras=lumina_extras,
-            heads=4,
-        ),
-        Family(
-            "z_image",
-            "ZImage",
-            Z_IMAGE,
-            lumina_calls,
-            extras=lumina_extras,
-            size=(6, 7),
-            multiple=32,
-            heads=4,
-        ),
-        Family(
-            "sd3",
-            "SD3",
-            SD3,
-            sd3_calls,
-            extras=pooled_extras,
-            finish=sd3_positions,
-            sharp=r"attn\.qkv",
-        ),
-        Family(
-            "sd35_medium",
-            "SD3",
-            SD35_MEDIUM,
-            lambda references: sd3_calls(references, image_only=(0, 1, 2)),
-            extras=pooled_extras,
-            finish=sd3_positions,
-        ),
-        Family("cosmos_predict2", "CosmosT2IPredict2", COSMOS, cosmos_calls),
+        *FLUX_FAMILIES,
+        *QWEN_FAMILIES,
+        *LUMINA_FAMILIES,
+        *SD3_FAMILIES,
+        *CROSS_FAMILIES,
+        *OTHER_FAMILIES,
+        *UNSEEN_FAMILIES,
     )
 }
+
+
+def available() -> list[str]:
+    """The names of the families that this ComfyUI has."""
+    return [name for name, family in FAMILIES.items() if family.available()]
