@@ -31,7 +31,7 @@ class Span(NamedTuple):
     stop: int
 
     @property
-    def count(self) -> int:
+    def length(self) -> int:
         """The number of tokens."""
         return self.stop - self.start
 
@@ -90,21 +90,22 @@ def attend_jointly(
         return painted
     others = torch.cat([_part(query, layout.axis, span) for span in around], dim=layout.axis)
     rest = attention(others, key, value, _of_queries(mask, layout, around))
-    before, after = rest.split(
-        [layout.queries.start, layout.q_tokens - layout.queries.stop], dim=layout.out_axis
+    before = rest.narrow(layout.out_axis, 0, layout.queries.start)
+    after = rest.narrow(
+        layout.out_axis, layout.queries.start, layout.q_tokens - layout.queries.stop
     )
     return torch.cat([before, painted, after], dim=layout.out_axis)
 
 
 def _part(tensor: Tensor, axis: int, span: Span) -> Tensor:
     """Return the tokens of a span, as a view."""
-    return tensor.narrow(axis, span.start, span.count)
+    return tensor.narrow(axis, span.start, span.length)
 
 
 def _around(span: Span, tokens: int) -> Iterator[Span]:
     """Yield the spans before and after a span in a sequence, if they are not empty."""
     for outside in (Span(0, span.start), Span(span.stop, tokens)):
-        if outside.count > 0:
+        if outside.length > 0:
             yield outside
 
 

@@ -131,6 +131,14 @@ NEIGHBOURS = (
         "Remove the HyperTile node.",
     ),
     Neighbour(
+        "FluxKVCache",
+        made_by("FluxKVCache"),
+        EVERYWHERE,
+        "Flux KV Cache keeps keys of reference pictures from one model call for the next, which is "
+        "about other frames.",
+        "Remove the Flux KV Cache node.",
+    ),
+    Neighbour(
         "EasyCache",
         wrapped_by("easycache"),
         frozenset({FRAME_BY_FRAME, IN_BATCHES}),

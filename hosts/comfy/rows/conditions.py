@@ -191,6 +191,8 @@ def check_conditions(conds: dict[str, list[dict]], clip: int) -> None:
                 value = entry.get(key)
                 if isinstance(value, torch.Tensor) and not (key == "mask" and value.ndim == 2):
                     check_rows(value.shape[0], clip, what, name)
+            for picture in entry.get("reference_latents") or ():
+                check_rows(picture.shape[0], clip, "reference latents", name)
             _check_controls(entry.get("control"), clip, name)
 
 

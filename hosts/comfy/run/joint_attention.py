@@ -21,6 +21,7 @@ from ..errors import BadInputError
 from ..model.carried import Carried, carried_in
 from ..model.settings import KEY
 from .token_layout import (
+    UNNAMED,
     Arguments,
     CallCounter,
     ImageLayer,
@@ -80,7 +81,7 @@ class JointPass:
         self.reached.add(layer.address)
         rows = [tuple(views) for views in zip(_views(key, layer), _views(value, layer))]
         attended = self.evaluation.attended(
-            layer.address, self.entries, rows, layer.layout.keys.count
+            layer.address, self.entries, rows, layer.layout.keys.length
         )
         if all(len(found) == 1 and found[0] is own for found, own in zip(attended, rows)):
             return plain(query, key, value, mask)
@@ -102,15 +103,21 @@ class JointPass:
     def check_reached(self, options: dict) -> None:
         """Raise BadInputError if layers that should have attended were bypassed.
 
-        Layers whose block another node has replaced in these options may be left out.
+        A node may leave out blocks in one pass (Skip Layer Guidance). options: those of the pass.
         """
-        expected = self.layouts.addresses(self.size) & self.evaluation.layers
+        expected = self.layouts.addresses(self.size)
+        missed = (expected & self.evaluation.layers) - self.reached
         replaced = options.get("patches_replace", {}).get("dit", {})
-        missed = {
-            layer
-            for layer in expected - self.reached
-            if (f"{layer.block}_block", layer.number) not in replaced
-        }
+        if replaced and any(layer.block == UNNAMED for layer in missed):
+            if expected <= self.evaluation.layers:
+                return
+            raise BadInputError(
+                "layers",
+                "another node leaves out blocks of the model, and in this family of models nothing "
+                "tells which layers are left.",
+                "Choose 'all', or remove that node.",
+            )
+        missed = {m for m in missed if (f"{m.block}_block", m.number) not in replaced}
         if missed:
             raise BadInputError(
                 "model",
@@ -126,7 +133,7 @@ def _views(tensor: Tensor, layer: ImageLayer) -> Iterator[Tensor]:
     tensor: keys or values, (rows, heads, tokens, channels) or (rows, tokens, heads * channels).
     """
     span = layer.layout.keys
-    image = tensor.narrow(layer.layout.axis, span.start, span.count)
+    image = tensor.narrow(layer.layout.axis, span.start, span.length)
     if layer.repeats > 1:
         image = image[:, :: layer.repeats]
     return iter(image.unbind(0))
@@ -161,7 +168,7 @@ def attend_in_pass(
     if not layouts.knows(size):  # another node runs the model on a part of the picture
 
         def trial(latent, options):
-            carried_in(options).model_pass.begin(latent)
+            options[KEY].model_pass.begin(latent)
             arguments = t, c_concat, c_crossattn, None, options
             return executor.original(latent, *arguments, *args, **kwargs)
 

@@ -10,6 +10,7 @@ the layer, and what differs is the picture's own. Such a run also costs far less
 one, and it needs one frame only.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -27,13 +28,15 @@ from ..model.settings import NODE
 DIGEST = 8
 # A processor may round the same token differently next to other ones, though by far less than this.
 SAME = 1e-3
+# The kind of block in families that do not tell which block is running.
+UNNAMED = "layer"
 
 
 class CallId(NamedTuple):
     """What identifies a call of attention within one pass through the model.
 
-    block: the kind of block, or "layer" if the family does not tell. number: the block's number,
-    or the number of the call among those without one. visit: the number of the call in its block.
+    block: the kind of block, or UNNAMED. number: the block's number, or the number of the call
+    among the unnamed ones. visit: the number of the call in its block.
     """
 
     block: str
@@ -53,7 +56,7 @@ class CallCounter:
         number = transformer_options.get("block_index")
         if number is None:
             self._unnamed += 1
-            return CallId("layer", self._unnamed - 1, 0)
+            return CallId(UNNAMED, self._unnamed - 1, 0)
         block = (transformer_options.get("block_type", "block"), number)
         visit = self._visits[block] = self._visits.get(block, -1) + 1
         return CallId(*block, visit)
@@ -132,13 +135,10 @@ class ImageLayer:
         longer = q_tokens - layout.q_tokens
         if longer != k_tokens - layout.k_tokens:
             return None
-        spans = [
-            _moved(span, tokens, longer)
-            for span, tokens in ((layout.queries, layout.q_tokens), (layout.keys, layout.k_tokens))
-        ]
-        if None in spans:
+        queries = _moved(layout.queries, layout.q_tokens, longer)
+        keys = _moved(layout.keys, layout.k_tokens, longer)
+        if queries is None or keys is None:
             return None
-        queries, keys = spans
         layout = layout._replace(queries=queries, keys=keys, q_tokens=q_tokens, k_tokens=k_tokens)
         return ImageLayer(self.address, layout, self.repeats, self.shape, self.itemsize)
 
@@ -316,6 +316,8 @@ def compared(one: Recorder, other: Recorder) -> list[Pass]:
             for call, seen in calls.items()
             if call in others and (layer := _image_layer(call, seen, others[call])) is not None
         }
+        for layer in layers.values():
+            _check_count(layer.layout.queries.length, size)
         found.append(Pass(size, rows, layers))
     if not any(tried.layers for tried in found):
         raise _cannot_tell("no layer in which the picture attends to itself was found")
@@ -328,17 +330,31 @@ def _image_layer(call: CallId, one: Seen, other: Seen) -> ImageLayer | None:
     keys = _differing(one.key, other.key)
     if queries is None or keys is None:
         return None
-    if queries.count != keys.count:
+    if queries.length != keys.length:
         raise _cannot_tell(
-            f"in {call.block} {call.number}, {queries.count} queries but {keys.count} keys differ"
+            f"in {call.block} {call.number}, {queries.length} queries but {keys.length} keys differ"
         )
     layout = Layout(queries, keys, len(one.query), len(one.key), *one.axes)
     address = Layer(*call)
     shape = list(one.shape)
-    shape[one.axes[0] - 1] = keys.count
+    shape[one.axes[0] - 1] = keys.length
     if one.repeats > 1:
         shape[0] //= one.repeats
     return ImageLayer(address, layout, one.repeats, tuple(shape), one.itemsize)
+
+
+def _check_count(tokens: int, size: tuple[int, ...]) -> None:
+    """Raise BadInputError unless a latent of this size can have so many tokens.
+
+    They are squares of some pixels of the latent, where the last ones may be cut off or filled up.
+    Otherwise other tokens depend on the picture too, by a way that does not lead over attention.
+    """
+    height, width = size[-2:]
+    for side in range(1, max(height, width) + 1):
+        filled = math.ceil(height / side) * math.ceil(width / side)
+        if tokens in (filled, (height // side) * (width // side)):
+            return
+    raise _cannot_tell(f"{tokens} tokens depend on a latent of {width} x {height}")
 
 
 def _differing(one: Tensor, other: Tensor) -> Span | None:
@@ -350,7 +366,7 @@ def _differing(one: Tensor, other: Tensor) -> Span | None:
     if len(places) == 0:
         return None
     span = Span(int(places[0]), int(places[-1]) + 1)
-    if span.count != len(places):
+    if span.length != len(places):
         raise _cannot_tell("the tokens of the picture are not next to each other")
     return span
 
