@@ -109,21 +109,26 @@ GLYPHS = "glyphs"  # tokens of the words to be written in the picture
 GLYPH_TOKENS = 4
 
 
-def flux_calls(references: int = 0, text: tuple[str, ...] = (TXT,)) -> list[Call]:
-    # flux/layers.py:221-226 puts text before image, flux/model.py:347-348 references after it.
-    # flux/model.py:202-205 names double blocks and :262-266 single ones; only these have an
-    # img_slice, which is everything after the text. Chroma does all this too
-    # (chroma/model.py:176-179, :217-222), HunyuanImage as well (hunyuan_video/model.py:394-397,
-    # :416-421).
+def flux_calls(references: int = 0, text: tuple[str, ...] = (TXT,), mask=None) -> list[Call]:
+    # flux/layers.py:220 puts text before image, flux/model.py:390 references after it. :217-220
+    # names double blocks and :272-276 single ones; only these have an img_slice, which is
+    # everything after the text. Chroma does all this too (chroma/model.py:184-187, :230-234),
+    # HunyuanImage as well (hunyuan_video/model.py:393-396, :418-422).
     parts = (*text, IMG, REF)
-    double = named("double", FLUX["depth"], parts)
-    return double + named("single", FLUX["depth_single_blocks"], parts, img_slice=(IMG, REF))
+    double = named("double", FLUX["depth"], parts, mask=mask)
+    return double + named(
+        "single", FLUX["depth_single_blocks"], parts, img_slice=(IMG, REF), mask=mask
+    )
 
 
 def hunyuan_calls(references: int = 0, text: tuple[str, ...] = (TXT,)) -> list[Call]:
-    # hunyuan_video/model.py:366, :91: its two refiners see the text, not yet the glyphs, which
-    # :374-381 puts after it.
-    return refiner(2, TXT) + flux_calls(text=text)
+    # hunyuan_video/model.py:354, :91: its two refiners see the text, not yet the glyphs, which
+    # :368 puts after it. :125-126 and :387-388 make masks, the latter for one row only, and
+    # not if there are glyphs.
+    if GLYPHS in text:
+        return refiner(2, TXT) + flux_calls(text=text)
+    refiners = refiner(2, TXT, mask=("rows", 1, "queries", "keys"))
+    return refiners + flux_calls(text=text, mask=(1, 1, "keys"))
 
 
 def flux_fill_prompt(family: Family, generator: torch.Generator, rows: int, tokens: int):
@@ -195,14 +200,22 @@ FLUX_FAMILIES = (
         edits=True,
     ),
     Family("longcat", "LongCatImage", LONGCAT, flux_calls, references=True),
-    # model_base.py:1083-1092: prompts shorter than 512 tokens get zeros before them.
+    # comfy/model_base.py:1088-1090: prompts shorter than 512 tokens get zeros before them.
     Family("flux2", "Flux2", FLUX2, flux_calls, patch=1, least_text=512, references=True),
     Family(
         "flux2_klein", "Flux2", FLUX2_KLEIN, flux_calls, patch=1, least_text=512, references=True
     ),
     Family("chroma", "Chroma", CHROMA, flux_calls),
-    Family("chroma_radiance", "ChromaRadiance", radiance, flux_calls, patch=16),
-    Family("hunyuan_image", "HunyuanImage21", HUNYUAN_IMAGE, hunyuan_calls, patch=1),
+    # chroma_radiance/model.py:337 takes odd pictures, but not if it predicts pictures (:341).
+    Family("chroma_radiance", "ChromaRadiance", radiance, flux_calls, patch=16, odd=False),
+    Family(
+        "hunyuan_image",
+        "HunyuanImage21",
+        HUNYUAN_IMAGE,
+        hunyuan_calls,
+        patch=1,
+        hides_rows=False,
+    ),
     Family(
         "hunyuan_image_glyphs",
         "HunyuanImage21",
@@ -263,26 +276,27 @@ JOY_IMAGE = {
 
 
 def qwen_calls(references: int = 0) -> list[Call]:
-    # qwen_image/model.py:167-169 text before image, :434-435 references after it, :473-476 the
-    # names of blocks. Its img_slice reaches attn1 patches only (:177). Mage-Flow runs the same
-    # blocks: mage_flow/model.py:116-117, :151-154.
-    return named("double", QWEN["num_layers"], (TXT, IMG, REF))
+    # qwen_image/model.py:172 text before image, :489 references after it, :524-527 the names of
+    # blocks, :176 the mask. Its img_slice reaches attn1 patches only (:182). Mage-Flow runs the
+    # same blocks: mage_flow/model.py:114, :146-149.
+    return named("double", QWEN["num_layers"], (TXT, IMG, REF), mask=("rows", 1, "keys"))
 
 
 def lens_calls(references: int = 0) -> list[Call]:
-    # lens/model.py:152-156 image before text, :392-395 the names of blocks, :365-371 a mask for
-    # every prompt.
-    return named("double", LENS["num_layers"], (IMG, TXT), masked=True)
+    # lens/model.py:153 image before text, :439-442 the names of blocks, :408 a mask even for
+    # prompts without.
+    mask = ("rows", 1, 1, "keys")
+    return named("double", LENS["num_layers"], (IMG, TXT), mask=mask, always_masked=True)
 
 
 def joy_calls(references: int = 0) -> list[Call]:
-    # joyimage/model.py:113-115 image before text, :400-410 references after the image,
-    # :424-427 the names of blocks.
+    # joyimage/model.py:113 image before text, :394-404 references after the image, :416-419 the
+    # names of blocks.
     return named("double", JOY_IMAGE["num_layers"], (IMG, REF, TXT), flat=True)
 
 
 def lens_prompt(family: Family, generator: torch.Generator, rows: int, tokens: int):
-    """A prompt; the empty one has no tokens at all (text_encoders/gpt_oss.py:550-557)."""
+    """A prompt; the empty one has no tokens at all (comfy/text_encoders/gpt_oss.py:549)."""
     cond, values = masked(family, generator, rows, tokens)
     return cond, {**values, "num_layers_stacked": 3}
 
@@ -379,8 +393,9 @@ SIGLIP = "siglip"  # tokens of a vision encoder
 
 
 def lumina_calls(references: int = 0, repeated: int = 1) -> list[Call]:
-    # lumina/model.py:752-753 refines text, :775-776 the image, and :783 puts text before image;
-    # :858-862 the names of layers. :175-177 repeats keys and values for every query head.
+    # lumina/model.py:774 refines text, :799 the image, and :807 puts text before image; :858-862
+    # the names of layers (in pixel space :1089-1093). :175-177 repeats keys and values for every
+    # query head.
     return [
         *refiner(2, TXT, repeated=repeated),
         *refiner(2, IMG, repeated=repeated),
@@ -389,8 +404,8 @@ def lumina_calls(references: int = 0, repeated: int = 1) -> list[Call]:
 
 
 def omni_calls(references: int = 0) -> list[Call]:
-    # With references, lumina/model.py:758-766 refines what the vision encoder saw, :769 puts
-    # references before the image already for the noise refiner, and :783 all together.
+    # With references, lumina/model.py:785 refines what the vision encoder saw, :791 puts
+    # references before the image already for the noise refiner, and :807 all together.
     if not references:
         return lumina_calls()
     return [
@@ -402,8 +417,8 @@ def omni_calls(references: int = 0) -> list[Call]:
 
 
 def omni_lengths(parts: dict[str, int], references: int) -> dict[str, int]:
-    # lumina/model.py:655-664 pads each text on its own, and :690-693 adds tokens for our picture,
-    # of which the vision encoder saw nothing.
+    # lumina/model.py:659 pads each text on its own, and :695 adds tokens for our picture, of
+    # which the vision encoder saw nothing.
     seen = 32 * (references + 1) if references else 0
     return {**parts, TXT: parts[TXT] * (1 + references), SIGLIP: seen}
 
@@ -411,8 +426,8 @@ def omni_lengths(parts: dict[str, int], references: int) -> dict[str, int]:
 def omni_references(family: Family, latents: list[torch.Tensor], seed: int) -> dict:
     """What the node TextEncodeZImageOmni adds for pictures, but for the last of its texts.
 
-    With a text after the prompt ComfyUI paints no more than one row at once: the positions of
-    this text have as many rows as the batch, those of other texts have one (lumina/model.py:745).
+    With a text after the prompt ComfyUI paints no more than one row at once: its positions have
+    as many rows as the batch, those of other texts have one (lumina/model.py:763, :664).
     """
     generator = torch.Generator().manual_seed(seed)
     seen = [VisionOutput(random(generator, 1, 12, 20), [(3, 3 * 16, 4 * 16)]) for _ in latents]
@@ -432,14 +447,14 @@ class VisionOutput:
 
 
 def omnigen_refiners(references: int) -> list[Call]:
-    # omnigen/omnigen2.py:446-447 refines text, :397-398 the image, :400-402 references if there
-    # are any.
+    # omnigen/omnigen2.py:442 refines text, :403 the image, :407 references if there are any. A
+    # mask that hides tokens ends in an error (:437 counts the others only).
     parts = [TXT, IMG, *([REF] if references else [])]
     return [call for part in parts for call in refiner(2, part, grouped=2)]
 
 
 def omnigen_calls(references: int = 0) -> list[Call]:
-    # omnigen/omnigen2.py:404 puts references before the image, :460 the text before both. It
+    # omnigen/omnigen2.py:410 puts references before the image, :455 the text before both. It
     # names no blocks; keys have fewer heads, and attention repeats them (:144-145).
     return omnigen_refiners(references) + unnamed(
         "layer", OMNIGEN2["num_layers"], (TXT, REF, IMG), grouped=2
@@ -447,8 +462,8 @@ def omnigen_calls(references: int = 0) -> list[Call]:
 
 
 def boogu_calls(references: int = 0) -> list[Call]:
-    # boogu/model.py:60-62, :136-140: the joint attention of a double block is followed by one of
-    # references and image alone. :277-280 single layers see everything.
+    # boogu/model.py:150, :154: the joint attention of a double block (:58) is followed by one of
+    # references and image alone. :308 single layers see everything.
     double = [
         Call(parts, parts, (kind, number), grouped=2)
         for number in range(BOOGU["num_double_stream_layers"])
@@ -474,11 +489,10 @@ LUMINA_FAMILIES = (
         Z_IMAGE_OMNI,
         omni_calls,
         masked,
-        size=(9, 11),
+        size=(7, 10),
         multiple=32,
         heads=4,
         references=True,
-        reference_size=(7, 10),
         tells_references=False,
         mixed=(REF, IMG),
         refer=omni_references,
@@ -570,7 +584,7 @@ LLAMA_TOKENS = 5
 
 
 def sd3_calls(references: int = 0) -> list[Call]:
-    # modules/diffusionmodules/mmdit.py:620-623 puts context before x. No names of blocks.
+    # modules/diffusionmodules/mmdit.py:622 puts context before x. No names of blocks.
     return unnamed("joint", SD3["num_blocks"], (TXT, IMG), flat=True)
 
 
@@ -585,8 +599,8 @@ def sd35_medium_calls(references: int = 0) -> list[Call]:
 
 
 def aura_calls(references: int = 0) -> list[Call]:
-    # aura/mmdit.py:165-169 text before image, in single layers too (:480); :456 eight learned
-    # tokens before the text. No names of blocks.
+    # aura/mmdit.py:166 text before image, in single layers too (:487); :464 eight learned tokens
+    # before the text. No names of blocks.
     parts = (REGISTERS, TXT, IMG)
     double = AURAFLOW["n_double_layers"]
     return unnamed("double", double, parts) + unnamed(
@@ -595,8 +609,8 @@ def aura_calls(references: int = 0) -> list[Call]:
 
 
 def hidream_calls(references: int = 0) -> list[Call]:
-    # hidream/model.py:118-120 image before text. Text is that of T5, then twice that of Llama:
-    # its last layer (:764) and the layer that belongs to the block (:768, :795). No names.
+    # hidream/model.py:120 image before text. Text is that of T5, then twice that of Llama: its
+    # last layer (:786) and the layer that belongs to the block (:790, :814). No names.
     parts = (IMG, TXT, LAST, OWN)
     double = unnamed("double", HIDREAM["num_layers"], parts, flat=True)
     return double + unnamed("single", HIDREAM["num_single_layers"], parts, flat=True)
@@ -644,7 +658,7 @@ SD3_FAMILIES = (
         texts=(TXT, LAST, OWN),
         lengths=lambda parts, references: {**parts, LAST: LLAMA_TOKENS, OWN: LLAMA_TOKENS},
     ),
-    # hidream/model.py:717 puts the picture to be changed to the right of ours: their tokens
+    # hidream/model.py:733 puts the picture to be changed to the right of ours: their tokens
     # alternate, row by row.
     Family(
         "hidream_e1",
@@ -653,6 +667,7 @@ SD3_FAMILIES = (
         hidream_calls,
         hidream_edit_prompt,
         columns=2,
+        odd=False,  # the other picture has a size of its own
         texts=(TXT, LAST, OWN),
         lengths=lambda parts, references: {**parts, LAST: LLAMA_TOKENS, OWN: LLAMA_TOKENS},
     ),
@@ -715,8 +730,8 @@ def with_cross_attention(layers: list[Call]) -> list[Call]:
 
 
 def cosmos_calls(references: int = 0) -> list[Call]:
-    # cosmos/predict2.py:530, :561: self-attention, then cross-attention, under the block_index
-    # of :866. Nothing else is named.
+    # cosmos/predict2.py:530, :555: self-attention, then cross-attention, under the block_index
+    # of :922. Nothing else is named.
     return with_cross_attention(
         [
             Call((IMG,), (IMG,), ("block", number), {"block_index": number})
@@ -726,8 +741,8 @@ def cosmos_calls(references: int = 0) -> list[Call]:
 
 
 def kandinsky_calls(references: int = 0) -> list[Call]:
-    # kandinsky5/model.py:344-345 text, :352-355 the names of blocks, :237, :242 self-attention,
-    # then cross-attention.
+    # kandinsky5/model.py:367 text, :375-378 the names of blocks, :259, :264 self-attention, then
+    # cross-attention.
     layers = named("double", KANDINSKY5["num_visual_blocks"], (IMG,))
     return refiner(2, TXT) + with_cross_attention(layers)
 
@@ -757,8 +772,8 @@ def small_adapter(base) -> None:
 
 CROSS_FAMILIES = (
     Family("cosmos_predict2", "CosmosT2IPredict2", COSMOS, cosmos_calls),
-    # anima/model.py:197-207: its adapter calls PyTorch's own attention, makes as many tokens as
-    # T5 has, for one row only, and pads to 512 of them.
+    # anima/model.py:198-205: its adapter calls PyTorch's own attention (:80), makes as many tokens
+    # as T5 has, for one row only (comfy/model_base.py:1491), and pads to 512 of them.
     Family(
         "anima",
         "Anima",
@@ -769,7 +784,15 @@ CROSS_FAMILIES = (
         prompt_rows=False,
         finish=small_adapter,
     ),
-    Family("kandinsky5_image", "Kandinsky5Image", KANDINSKY5, kandinsky_calls, pooled(20)),
+    # kandinsky5/model.py:394 pads odd pictures, and never takes the padding away.
+    Family(
+        "kandinsky5_image",
+        "Kandinsky5Image",
+        KANDINSKY5,
+        kandinsky_calls,
+        pooled(20),
+        odd=False,
+    ),
 )
 
 
@@ -857,10 +880,10 @@ CLIP = "clip"  # tokens made of what CLIP made of prompt and pictures
 
 
 def krea_calls(references: int = 0) -> list[Call]:
-    # krea2/model.py:165-166 attends among the layers of each text token, whose tokens are rows;
-    # :169-170 among text tokens; both before blocks are named. :344 text before image, :320
-    # references after it; :356-360 the names of blocks and an img_slice that includes references.
-    # :94-96 repeats keys and values for every query head.
+    # krea2/model.py:158 attends among the layers of each text token, the tokens being rows; :162
+    # among text tokens; both before blocks are named. :353 text before image, :324 references
+    # after it; :365-369 the names of blocks and an img_slice that includes references. :95-96
+    # repeats keys and values for every query head.
     parts = (TXT, IMG, REF)
     return [
         *refiner(2, TAPS, rows=TXT),
@@ -870,42 +893,43 @@ def krea_calls(references: int = 0) -> list[Call]:
 
 
 def krea_references(family: Family, latents: list[torch.Tensor], seed: int) -> dict:
-    """Reference latents, which Krea2 overlooks without a method (krea2/model.py:303-304)."""
+    """Reference latents, which Krea2 overlooks without a method (krea2/model.py:311)."""
     return {"reference_latents": latents, "reference_latents_method": "index"}
 
 
 def ideogram_calls(references: int = 0) -> list[Call]:
-    # ideogram4/model.py:247-248 text before image; no names of blocks.
-    return unnamed("layer", IDEOGRAM4["num_layers"], (TXT, IMG))
+    # ideogram4/model.py:272 text before image, :289 the mask; no names of blocks.
+    mask = ("rows", 1, "queries", "keys")
+    return unnamed("layer", IDEOGRAM4["num_layers"], (TXT, IMG), mask=mask)
 
 
 def pixel_calls(references: int = 0) -> list[Call]:
-    # pixeldit/model.py:65-74 text before image; modules.py:76 the image alone, a token for the
-    # pixels of a patch. No names of blocks.
+    # pixeldit/model.py:65-69 text before image; pixeldit/modules.py:76 the image alone, a token
+    # for the pixels of a patch. No names of blocks.
     patches = unnamed("patch", PIXELDIT["patch_depth"], (TXT, IMG), split=True)
     return patches + unnamed("pixel", PIXELDIT["pixel_depth"], (IMG,))
 
 
 def o1_calls(references: int = 0) -> list[Call]:
-    # hidream_o1/model.py:221 image after text, and references after it (:182). Text attends by
-    # itself, which no override sees; attention.py:29-33 is what follows it: a token of the noise
-    # level, which is the last of the text (conditioning.py:190, :217-218), the image and
-    # references. Their keys include the text's, from a cache after the first evaluation.
+    # hidream_o1/model.py:194 image after text, and references after it (:158). Text attends by
+    # itself, which no override sees; hidream_o1/attention.py:32 is what follows it: a token of
+    # the noise level, which is the last of the text (conditioning.py:192, :219), the image and
+    # references. Their keys include the text's, from a cache after the first evaluation (:21).
     count = HIDREAM_O1["text_config_overrides"]["num_hidden_layers"]
     queries = (TIME, IMG, REF)
     return named("double", count, queries, (TXT, *queries), grouped=2, split=True)
 
 
 def o1_lengths(parts: dict[str, int], references: int) -> dict[str, int]:
-    # conditioning.py:43-93 makes pictures of 96 x 128 pixels into 4 x 5 patches if there is one,
-    # 3 x 4 if there are two; each of them into 10 x 13 tokens of text, between two more.
+    # hidream_o1/conditioning.py:39-78 makes a picture of 96 x 128 pixels into 4 x 5 patches, two
+    # into 3 x 4 patches each; and each into 10 x 13 tokens of text, between two more.
     patches = {0: 0, 1: 4 * 5, 2: 2 * 3 * 4}[references]
     text = parts[TXT] - 1 + references * (10 * 13 + 2)
     return {**parts, TXT: text, TIME: 1, REF: patches}
 
 
 def cascade_calls(references: int = 0) -> list[Call]:
-    # cascade/common.py:56-57: the keys are those of the image and of what CLIP made.
+    # cascade/common.py:54: the keys are those of the image and of what CLIP made.
     down, up = (sum(blocks) for blocks in CASCADE["blocks"])
     return [
         *unnamed("down", down, (IMG,), (IMG, TXT, CLIP), flat=True),
@@ -926,7 +950,7 @@ def pid_prompt(family: Family, generator: torch.Generator, rows: int, tokens: in
 
 
 def o1_prompt(family: Family, generator: torch.Generator, rows: int, tokens: int):
-    """The ids of a prompt's tokens, in the template of text_encoders/hidream_o1.py:72-97."""
+    """The ids of a prompt's tokens, in the template of comfy/text_encoders/hidream_o1.py:80."""
     before, after = [151644, 872, 198], [151645, 198, 151644, 77091, 198, 151669, 151673]
     shape = rows, tokens - len(before) - len(after)
     own = torch.randint(1000, 2000, shape, generator=generator)
@@ -976,6 +1000,7 @@ OTHER_FAMILIES = (
         patch=32,
         text=17,
         heads=4,
+        odd=False,
         references=True,
         reference_rows=False,
         tells_references=False,
@@ -1033,7 +1058,7 @@ ERNIE = {
 
 
 def unseen_calls(references: int = 0) -> list[Call]:
-    # pixart/blocks.py:73, :172, hydit/attn_layers.py:160, :212, hydit/poolers.py:33 and
+    # pixart/blocks.py:74, :172, hydit/attn_layers.py:164, :212, hydit/poolers.py:33 and
     # ernie/model.py:130 call attention without transformer options.
     return []
 
@@ -1053,7 +1078,15 @@ def no_unconditional(base) -> None:
 
 UNSEEN_FAMILIES = (
     # Its positions divide by a size in steps of 64, so that its pictures cannot be small.
-    Family("pixart", "PixArtAlpha", PIXART, unseen_calls, size=(3, 31), finish=no_unconditional),
+    Family(
+        "pixart",
+        "PixArtAlpha",
+        PIXART,
+        unseen_calls,
+        size=(3, 31),
+        odd=False,
+        finish=no_unconditional,
+    ),
     Family("hunyuan_dit", "HunyuanDiT", HUNYUAN_DIT, unseen_calls, hydit_prompt),
     Family("ernie", "ErnieImage", ERNIE, unseen_calls, patch=1),
 )

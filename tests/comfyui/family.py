@@ -40,7 +40,8 @@ class Call:
     repeated: int = 1  # so many heads in a row come with the same keys
     grouped: int = 1  # so many heads share a head of keys, which comes once (enable_gqa)
     rows: str | None = None  # a part whose tokens are rows of the batch
-    masked: bool = False  # there is a mask even if it hides nothing
+    mask: tuple[str | int, ...] | None = None  # its shape if tokens of the prompt are hidden
+    always_masked: bool = False  # there is a mask even if it hides nothing
 
 
 def block_ids(kind: str, number: int, count: int) -> dict[str, Any]:
@@ -118,6 +119,8 @@ class Family:
     prompted: bool = True  # whether it reads a prompt
     prompt_rows: bool = True  # whether each frame may have a prompt of its own
     texts: tuple[str, ...] = (TXT,)  # parts that are made of the prompt
+    hides_rows: bool = True  # whether it can hide tokens if it paints several rows at once
+    odd: bool = True  # whether it takes pictures whose sides are no multiples of a patch
     references: bool = False  # whether it takes reference pictures
     edits: bool = False  # whether every prompt of it has one
     reference_size: tuple[int, int] = REFERENCE
@@ -172,11 +175,19 @@ class Family:
         """A LATENT of random frames."""
         return {"samples": self.latents(frames, seed)}
 
-    def prompt(self, seed: int, rows: int = 1, tokens: int | None = None) -> list:
-        """A CONDITIONING as the family's own nodes make it, one row or one row per frame."""
+    def prompt(self, seed: int, rows: int = 1, tokens: int | None = None, hidden: int = 0) -> list:
+        """A CONDITIONING as the family's own nodes make it, one row or one row per frame.
+
+        hidden: so many of its last tokens are hidden by a mask, if the family heeds it.
+        """
         generator = torch.Generator().manual_seed(seed)
         tokens = self.text if tokens is None else tokens
-        conds = [list(self.encode(self, generator, rows, tokens))]
+        cond, values = self.encode(self, generator, rows, tokens)
+        if hidden:
+            mask = torch.ones(1, tokens, dtype=torch.long)
+            mask[:, -hidden:] = 0
+            values = {**values, "attention_mask": mask}
+        conds = [[cond, values]]
         return self.with_references(conds, seed=1000 + seed) if self.edits else conds
 
     def with_references(self, conds: list, rows: int = 1, seed: int = 11, count: int = 1) -> list:
@@ -206,6 +217,11 @@ class Family:
     def expected(self, references: int | None = None) -> list[Call]:
         """The calls of one evaluation."""
         return self.calls(int(self.edits) if references is None else references)
+
+    @property
+    def hides(self) -> bool:
+        """Whether it heeds a mask that hides tokens of the prompt."""
+        return any(call.mask for call in self.expected())
 
     def layers(self, references: int | None = None) -> list[tuple[str, int]]:
         """The addresses of all layers, in the order in which they are called."""
