@@ -44,6 +44,19 @@ def prompts(family):
     return family.prompt(1), family.prompt(2)
 
 
+@pytest.fixture(scope="module")
+def rounding(family, model, prompts):
+    """How far frames may differ: 1e-4, or as far as those of ComfyUI do without the pack.
+
+    There a frame that is painted alone differs from the same frame in a batch.
+    """
+    with torch.inference_mode():
+        latent = family.clip(4)
+        together = paint(model, prompts, latent)
+        first = paint(model, prompts, {"samples": latent["samples"][:1]})
+        return max(1e-4, 3 * tiny.error(first, together[:1]))
+
+
 def paint(model, prompts, latent, order="batch", **inputs):
     return tiny.ORDERS[order](model, *prompts, latent, **{**SAMPLING, **inputs})
 
@@ -55,7 +68,7 @@ def test_a_frame_that_attends_to_itself_comes_out_as_without_the_pack(family, mo
 
 
 @pytest.mark.parametrize("include_self", [False, True], ids=["two", "three"])
-def test_identical_frames_come_out_as_without_the_pack(family, model, prompts, include_self):
+def test_identical_frames_come_out_as_without_the_pack(family, model, prompts, rounding, include_self):
     """With two and three references. If the text counted less, they would not."""
     from crossframe.hosts.comfy.noise.clip_noise import SeededNoise
 
@@ -68,20 +81,20 @@ def test_identical_frames_come_out_as_without_the_pack(family, model, prompts, i
         bench.custom(bench.guider(one, prompts, 3.0), "euler", sigmas, latent, noise, by_frame)
         for one, by_frame in ((model, False), (patched, False), (patched, True))
     )
-    assert max(tiny.error(frames, expected) for frames in found) < 1e-4
+    assert max(tiny.error(frames, expected) for frames in found) < rounding
 
 
-def test_the_same_frames_by_every_road(family, model, prompts, monkeypatch):
+def test_the_same_frames_by_every_road(family, model, prompts, rounding, monkeypatch):
     latent = family.clip(4)
     whole = paint(tiny.patch(model, layers="all"), prompts, latent)
     assert tiny.error(paint(model, prompts, latent), whole) > 0.003
     patched = tiny.patch(model, layers="all", frames_per_batch=1)
-    assert tiny.error(paint(patched, prompts, latent), whole) < 1e-4
-    assert tiny.error(paint(patched, prompts, latent, "frames"), whole) < 1e-4
+    assert tiny.error(paint(patched, prompts, latent), whole) < rounding
+    assert tiny.error(paint(patched, prompts, latent, "frames"), whole) < rounding
     patched = tiny.patch(model, layers="all", frames_per_batch=2)
-    assert tiny.error(paint(patched, prompts, latent), whole) < 1e-4
+    assert tiny.error(paint(patched, prompts, latent), whole) < rounding
     monkeypatch.setattr(model.model, "memory_required", lambda *_, **__: 1e30)
-    assert tiny.error(paint(patched, prompts, latent), whole) < 1e-4
+    assert tiny.error(paint(patched, prompts, latent), whole) < rounding
 
 
 def layouts_of(patched, prompts, latent):

@@ -12,7 +12,7 @@ one, and it needs one frame only.
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -108,21 +108,22 @@ class ImageLayer:
     """A self-attention layer in which tokens of the picture attend to tokens of the picture.
 
     address: its address. layout: where the picture's tokens lie. repeats: how many neighbouring
-    heads have the same keys and values. shape: that of a row's keys of the picture, as they are
-    kept. itemsize: the bytes of one number.
+    heads have the same keys and values. shapes: those of a row's keys and values of the picture, as
+    they are kept. itemsize: the bytes of one number.
     """
 
     address: Layer
     layout: Layout
     repeats: int
-    shape: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
     itemsize: int
 
     def nbytes(self, storage: Storage) -> int:
         """Return the bytes of the keys and values of one row in a storage."""
-        *vectors, channels = self.shape
-        count = torch.Size(vectors).numel()
-        return 2 * count * storage.bytes_per_token(channels, self.itemsize)
+        return sum(
+            math.prod(vectors) * storage.bytes_per_token(channels, self.itemsize)
+            for *vectors, channels in self.shapes
+        )
 
     def moved_to(self, q_tokens: int, k_tokens: int) -> "ImageLayer | None":
         """Return the layer for sequences of another length, or None if it is not known there.
@@ -140,7 +141,7 @@ class ImageLayer:
         if queries is None or keys is None:
             return None
         layout = layout._replace(queries=queries, keys=keys, q_tokens=q_tokens, k_tokens=k_tokens)
-        return ImageLayer(self.address, layout, self.repeats, self.shape, self.itemsize)
+        return replace(self, layout=layout)
 
 
 def _moved(span: Span, tokens: int, longer: int) -> Span | None:
@@ -224,14 +225,16 @@ class TokenLayouts:
 class Seen(NamedTuple):
     """What a trial run keeps of one call of attention.
 
-    query, key: a digest of each token, (tokens, DIGEST). call: its arguments without the tensors.
+    query, key: a digest of each token, (tokens, DIGEST). axes: `axis` and `out_axis` of its
+    arguments. repeats: how many neighbouring heads are the same. shapes: those of a row's keys and
+    values. itemsize: the bytes of one number.
     """
 
     query: Tensor
     key: Tensor
     axes: tuple[int, int]
     repeats: int
-    shape: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
     itemsize: int
 
 
@@ -269,7 +272,7 @@ class Recorder:
                 _digest(key[0], arguments.axis),
                 (arguments.axis, arguments.out_axis),
                 _repeats(arguments),
-                tuple(key.shape[1:]),
+                (tuple(key.shape[1:]), tuple(arguments.value.shape[1:])),
                 key.element_size(),
             )
         return arguments.zeros()
@@ -335,12 +338,20 @@ def _image_layer(call: CallId, one: Seen, other: Seen) -> ImageLayer | None:
             f"in {call.block} {call.number}, {queries.length} queries but {keys.length} keys differ"
         )
     layout = Layout(queries, keys, len(one.query), len(one.key), *one.axes)
-    address = Layer(*call)
-    shape = list(one.shape)
-    shape[one.axes[0] - 1] = keys.length
-    if one.repeats > 1:
-        shape[0] //= one.repeats
-    return ImageLayer(address, layout, one.repeats, tuple(shape), one.itemsize)
+    key, value = (_kept_shape(shape, one, keys.length) for shape in one.shapes)
+    return ImageLayer(Layer(*call), layout, one.repeats, (key, value), one.itemsize)
+
+
+def _kept_shape(shape: tuple[int, ...], seen: Seen, tokens: int) -> tuple[int, ...]:
+    """Return the shape in which a row's keys or values of the picture are kept.
+
+    shape: that of the row's whole sequence. tokens: how many belong to the picture.
+    """
+    sizes = list(shape)
+    sizes[seen.axes[0] - 1] = tokens
+    if seen.repeats > 1:
+        sizes[0] //= seen.repeats
+    return tuple(sizes)
 
 
 def _check_count(tokens: int, size: tuple[int, ...]) -> None:

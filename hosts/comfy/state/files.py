@@ -138,7 +138,8 @@ def _state(about: dict, tensors: dict[str, torch.Tensor]) -> ComfyState:
         entry = int(index), int(position)
         key = Key(int(step), layer, entry, int(tokens), int(visit or 0))
         values = tensors[name]
-        if values.shape[0] != key.tokens or values.ndim != 2:
+        # (tokens, channels), or with heads as an axis of their own before or after the tokens
+        if values.ndim not in (2, 3) or key.tokens not in values.shape[:-1]:
             raise ValueError(f"{name} has shape {tuple(values.shape)}")
         stored = Stored(
             values,
