@@ -3,12 +3,13 @@
 What a node calls is imported when it runs: ComfyUI's start does not pay for it.
 """
 
-from . import attention, consistency, demo, noise, sampling, state
+from . import attention, consistency, demo, encoding, noise, sampling, state
 
 NODES = [
     *attention.NODES,
     *sampling.NODES,
     *noise.NODES,
+    *encoding.NODES,
     *state.NODES,
     *consistency.NODES,
     *demo.NODES,

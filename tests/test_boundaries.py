@@ -28,6 +28,7 @@ ROOMS = [
     "model",
     "demo",
     "consistency",
+    "encoding",
     "noise",
     "rows",
     "neighbours",

@@ -50,6 +50,7 @@ DEFAULTS = "tests/comfyui/test_default_prompts.py"
 SEVERAL = "tests/comfyui/test_several_calls.py"
 HOOKS = "tests/comfyui/test_hook_keyframes.py"
 SHARED = "tests/comfyui/test_shared_projections.py"
+VAE_ENCODE = "tests/comfyui/test_vae_encode.py"
 
 DEFECTS = [
     Defect(
@@ -479,6 +480,20 @@ DEFECTS = [
         'return min(frames, FRAMES_ON_A_CPU) if device_type == "cpu" else frames',
         "return frames",
         MEMORY,
+    ),
+    Defect(
+        "a clip encoded as one video",
+        "hosts/comfy/encoding.py",
+        "vae.latent_dim == 3 and not vae.not_video",
+        "vae.latent_dim == 5",
+        VAE_ENCODE,
+    ),
+    Defect(
+        "a VAE that is watched ever after",
+        "hosts/comfy/encoding.py",
+        "watched.process_input = process_input",
+        "watched.process_input = vae.process_input = process_input",
+        VAE_ENCODE,
     ),
 ]
 

@@ -62,6 +62,7 @@ def page(opened):
         ("cross-frame ksampler", "Cross-Frame KSampler (frame by frame)"),
         ("cross-frame sampler", "Cross-Frame Sampler (frame by frame)"),
         ("one noise", "Cross-Frame Noise"),
+        ("one latent per frame", "Cross-Frame VAE Encode"),
         ("save look", "Cross-Frame Save State"),
         ("load look", "Cross-Frame Load State"),
         ("warp error", "Cross-Frame Consistency"),

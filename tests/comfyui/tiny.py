@@ -117,6 +117,47 @@ def t2i_adapter():
     return comfy.controlnet.T2IAdapter(network, 3, 8, "nearest-exact")
 
 
+def autoencoder(seed: int = 3):
+    """A VAE of the Stable Diffusion family with narrow layers: it encodes every frame alone."""
+    import comfy.sd
+    from comfy.ldm.models.autoencoder import AutoencoderKL
+
+    levels = {"ch": 32, "ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": []}
+    colours = {"in_channels": 3, "out_ch": 3, "resolution": 64, "z_channels": 4, "double_z": True}
+    parameters = {"ddconfig": {**levels, **colours}, "embed_dim": 4}
+    network = AutoencoderKL(**parameters)
+    randomize(network, seed)
+    return comfy.sd.VAE(sd=network.state_dict(), config={"params": parameters})
+
+
+def video_autoencoder(colours: int = 3, seed: int = 4):
+    """A VAE of the Wan family, which Qwen-Image has too: it compresses a batch over time.
+
+    colours: 4 for the VAE of Qwen-Image-Layered, which has an alpha channel.
+    """
+    import comfy.ldm.wan.vae
+    import comfy.sd
+
+    network = comfy.ldm.wan.vae.WanVAE(
+        dim=4,
+        z_dim=16,
+        temperal_downsample=[False, True, True],
+        image_channels=colours,
+        **({"conv_out_channels": colours} if _has_own_output_channels() else {}),
+    )
+    randomize(network, seed)
+    return comfy.sd.VAE(sd=network.state_dict())
+
+
+def _has_own_output_channels() -> bool:
+    """Whether this ComfyUI's Wan VAE may have another number of channels behind than in front."""
+    import inspect
+
+    from comfy.ldm.wan.vae import WanVAE
+
+    return "conv_out_channels" in inspect.signature(WanVAE).parameters
+
+
 def prompt(seed: int, rows: int = 1, pooled: bool = False):
     """A CONDITIONING of random tokens, one row or one row per frame."""
     generator = torch.Generator().manual_seed(seed)
