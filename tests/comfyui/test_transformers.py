@@ -68,7 +68,9 @@ def test_a_frame_that_attends_to_itself_comes_out_as_without_the_pack(family, mo
 
 
 @pytest.mark.parametrize("include_self", [False, True], ids=["two", "three"])
-def test_identical_frames_come_out_as_without_the_pack(family, model, prompts, rounding, include_self):
+def test_identical_frames_come_out_as_without_the_pack(
+    family, model, prompts, rounding, include_self
+):
     """With two and three references. If the text counted less, they would not."""
     from crossframe.hosts.comfy.noise.clip_noise import SeededNoise
 
