@@ -26,8 +26,8 @@ class CrossFrameAttention(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="A Stable Diffusion 1.x, 2.x or SDXL model. It is not changed; "
-                    "the effect is on the output.",
+                    tooltip="A model that paints images: Stable Diffusion, SDXL, SD3.5, Flux, "
+                    "Qwen-Image, Z-Image, ... It is not changed; the effect is on the output.",
                 ),
                 io.Combo.Input(
                     "references",
@@ -48,7 +48,9 @@ class CrossFrameAttention(io.ComfyNode):
                     options=list(LAYER_SETS),
                     default="up",
                     tooltip="Which part of the model looks at other frames. 'up' sets colours "
-                    "and texture; 'all' binds frames most strongly, shapes included.",
+                    "and texture; 'all' binds frames most strongly, shapes included. In Flux, "
+                    "Qwen-Image and other transformers 'up' is the later part (the single blocks, "
+                    "or the last two thirds) and 'mid + up' all but the first sixth.",
                 ),
                 io.Float.Input(
                     "start_percent",

@@ -48,6 +48,10 @@ PATCH_ROWS = "tests/comfyui/test_patch_rows.py"
 ON_THE_WAY = "tests/comfyui/test_noise_on_the_way.py"
 DEFAULTS = "tests/comfyui/test_default_prompts.py"
 SEVERAL = "tests/comfyui/test_several_calls.py"
+JOINT = "tests/attention/test_joint.py"
+FAMILIES = "tests/comfyui/test_transformers.py"
+TRANSFORMERS = "tests/comfyui/test_transformer_runs.py"
+INVARIANCE = "tests/comfyui/test_invariance.py"
 HOOKS = "tests/comfyui/test_hook_keyframes.py"
 SHARED = "tests/comfyui/test_shared_projections.py"
 VAE_ENCODE = "tests/comfyui/test_vae_encode.py"
@@ -97,9 +101,9 @@ DEFECTS = [
     ),
     Defect(
         "conds told apart by their place in the batch",
-        "hosts/comfy/run/self_attention.py",
-        "entries = [evaluation.names.get(label, label) for label in labels]",
-        "entries = list(range(len(extra_options['uuids'])))",
+        "hosts/comfy/run/comfy_run.py",
+        "return [self.names.get(label, label) for label in labels]",
+        "return list(range(len(transformer_options['uuids'])))",
         BATCHING,
     ),
     Defect(
@@ -111,9 +115,9 @@ DEFECTS = [
     ),
     Defect(
         "conds told apart by uuid",
-        "hosts/comfy/run/self_attention.py",
-        "entries = [evaluation.names.get(label, label) for label in labels]",
-        "entries = [uuid for _, uuid in labels]",
+        "hosts/comfy/run/comfy_run.py",
+        "return [self.names.get(label, label) for label in labels]",
+        "return [uuid for _, uuid in labels]",
         BATCHING,
     ),
     Defect(
@@ -494,6 +498,62 @@ DEFECTS = [
         "watched.process_input = process_input",
         "watched.process_input = vae.process_input = process_input",
         VAE_ENCODE,
+    ),
+    Defect(
+        "the picture's slice is one token off",
+        "hosts/comfy/run/token_layout.py",
+        "span = Span(int(places[0]), int(places[-1]) + 1)",
+        "span = Span(max(int(places[0]) - 1, 0), int(places[-1]) + 1)",
+        FAMILIES,
+    ),
+    Defect(
+        "the text is there once, however many references",
+        "attention/joint.py",
+        "parts = [part for tokens in references for part in (before, tokens.unsqueeze(0), after)]",
+        "parts = [before, *(tokens.unsqueeze(0) for tokens in references), after]",
+        FAMILIES,
+    ),
+    Defect(
+        "values of the frame itself under keys of the reference",
+        "attention/joint.py",
+        "_sequences(tensor[own], [tokens[number] for tokens in of_row], layout)",
+        "_sequences(tensor[own], [tokens[0] for tokens in of_row], layout)",
+        JOINT,
+    ),
+    Defect(
+        "the text looks at the references",
+        "attention/joint.py",
+        "rest = attention(others, key, value,",
+        "rest = attention(others, key.roll(1, 0), value.roll(1, 0),",
+        JOINT,
+    ),
+    Defect(
+        "what was in the override's slot is left out",
+        "hosts/comfy/run/joint_attention.py",
+        "inner = function if self.previous is None else partial(self.previous, function)",
+        "inner = function",
+        TRANSFORMERS,
+    ),
+    Defect(
+        "nobody looks whether layers were bypassed",
+        "hosts/comfy/run/joint_attention.py",
+        "    model_pass.check_reached(options)\n",
+        "",
+        TRANSFORMERS,
+    ),
+    Defect(
+        "repeated heads are kept as often as they come",
+        "hosts/comfy/run/joint_attention.py",
+        "image = image[:, :: layer.repeats]",
+        "image = image[:, : image.shape[1] // layer.repeats]",
+        FAMILIES,
+    ),
+    Defect(
+        "masks of latents with an axis of time are one video's",
+        "hosts/comfy/rows/conditions.py",
+        "if latent.ndim != 5:",
+        "if latent.ndim > 3:",
+        INVARIANCE,
     ),
 ]
 
