@@ -41,10 +41,7 @@ class Bench:
         return attention_calls(self.fresh(), conds, latent, **inputs)
 
     def fresh(self):
-        """The MODEL, which has forgotten earlier prompts.
-
-        HiDream-O1 knows reference pictures by their place in memory, where others may be by now.
-        """
+        """The MODEL, without the keys that HiDream-O1 keeps of earlier prompts."""
         network = self.model.model.diffusion_model
         if hasattr(network, "clear_kv_cache"):
             network.clear_kv_cache()
