@@ -494,7 +494,6 @@ LUMINA_FAMILIES = (
         heads=4,
         references=True,
         tells_references=False,
-        mixed=(REF, IMG),
         refer=omni_references,
         lengths=omni_lengths,
     ),

@@ -113,7 +113,7 @@ class Family:
     text: int = TEXT
     width: int = WIDTH
     heads: int = 2
-    least_text: int = 0  # to which ComfyUI pads a prompt; its own tokens come last
+    least_text: int = 0  # to which ComfyUI pads a prompt
     multiple: int = 1  # of which ComfyUI makes every part's length, by tokens at its end
     columns: int = 1  # pictures that lie side by side in the image part; ours is the leftmost
     prompted: bool = True  # whether it reads a prompt
@@ -126,7 +126,6 @@ class Family:
     reference_size: tuple[int, int] = REFERENCE
     reference_rows: bool = True  # whether each frame may have a reference of its own
     tells_references: bool = True  # whether the options tell how many tokens they have
-    mixed: tuple[str, ...] = ()  # parts that depend on one another before the first layer
     refer: Callable[["Family", list[torch.Tensor], int], dict] = lambda family, latents, seed: {
         "reference_latents": latents
     }
@@ -171,9 +170,11 @@ class Family:
         generator = torch.Generator().manual_seed(seed)
         return form.process_out(random(generator, rows, form.latent_channels, *times, *sides))
 
-    def clip(self, frames: int = tiny.FRAMES, seed: int = 7) -> dict:
-        """A LATENT of random frames."""
-        return {"samples": self.latents(frames, seed)}
+    def clip(
+        self, frames: int = tiny.FRAMES, seed: int = 7, size: tuple[int, int] | None = None
+    ) -> dict:
+        """A LATENT of random frames. size: other than the usual, in patches."""
+        return {"samples": self.latents(frames, seed, size)}
 
     def prompt(self, seed: int, rows: int = 1, tokens: int | None = None, hidden: int = 0) -> list:
         """A CONDITIONING as the family's own nodes make it, one row or one row per frame.
@@ -184,6 +185,7 @@ class Family:
         tokens = self.text if tokens is None else tokens
         cond, values = self.encode(self, generator, rows, tokens)
         if hidden:
+            assert self.hides, f"{self.name} overlooks masks, or fails"
             mask = torch.ones(1, tokens, dtype=torch.long)
             mask[:, -hidden:] = 0
             values = {**values, "attention_mask": mask}
@@ -203,13 +205,21 @@ class Family:
     def _padded(self, tokens: int) -> int:
         return math.ceil(tokens / self.multiple) * self.multiple
 
-    def parts(self, references: int | None = None, text: int | None = None) -> dict[str, int]:
-        """How many tokens each part has: for the usual clip, and a number of references."""
+    def parts(
+        self,
+        references: int | None = None,
+        text: int | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> dict[str, int]:
+        """How many tokens each part has, for a number of references.
+
+        text: tokens of the prompt. size: of the clip, in patches. None means the usual.
+        """
         references = int(self.edits) if references is None else references
         text = max(self.text if text is None else text, self.least_text)
         parts = {
             TXT: self._padded(text),
-            IMG: self.tokens(*(side * self.patch for side in self.size)),
+            IMG: self.tokens(*(side * self.patch for side in size or self.size)),
             REF: references * self.tokens(*(side * self.patch for side in self.reference_size)),
         }
         return self.lengths(parts, references)
@@ -309,9 +319,10 @@ _INNER = ("transformer_options", "_inside_attn_wrapper")  # no settings of the c
 ONCE = {"steps": 1, "cfg": 1.0, "denoise": 0.5, "scheduler": "simple"}
 
 
-def attention_calls(model, conds, latent, **inputs) -> list[Recorded]:
+def attention_calls(model, conds, latent, silent: bool = False, **inputs) -> list[Recorded]:
     """Evaluate a MODEL once with the stock KSampler; return every call that an override sees.
 
+    silent: attention then gives nothing, so that no token depends on others of its picture.
     inputs: other settings of the KSampler, for more evaluations.
     """
     calls: list[Recorded] = []
@@ -322,7 +333,8 @@ def attention_calls(model, conds, latent, **inputs) -> list[Recorded]:
         tensors = [tensor.clone() for tensor in (q, k, v)]
         told = {name: kwargs[name] for name in kwargs if not name.endswith(_INNER)}
         calls.append(Recorded(*tensors, heads, mask, told, ids))
-        return attention(q, k, v, heads, mask=mask, **kwargs)
+        out = attention(q, k, v, heads, mask=mask, **kwargs)
+        return torch.zeros_like(out) if silent else out
 
     model = model.clone()
     model.model_options["transformer_options"]["optimized_attention_override"] = record
