@@ -123,7 +123,7 @@ def test_half_precision_halves_the_bank(prompts, live):
 
 @pytest.mark.parametrize(("family", "size", "bank_gib"), [("SD15", 64, 1.03), ("SDXL", 128, 8.2)])
 def test_full_size_models(family, size, bank_gib):
-    """The README's figures: 20 steps, CFG, fp16; geometry alone, no weights are allocated."""
+    """The figures of docs/how-it-works.md: 20 steps, CFG, fp16. No weights are allocated."""
     import comfy.model_base
     import comfy.supported_models
     from crossframe.attention import LAYER_SETS

@@ -122,7 +122,7 @@ def test_the_layout_that_is_found_is_that_of_the_source(family, model, prompts):
     layouts = layouts_of(tiny.patch(model, layers="all"), prompts, latent)
     ((size, calls),) = layouts.measured.items()
     assert size == tuple(latent["samples"].shape[2:])
-    found = [layer for layers in calls.values() for layer in layers]
+    found = [by_entry[0, 0] for by_entry in calls.values()]
     expected = [call for call in family.expected() if IMG in call.queries and IMG in call.keys]
     assert len(found) == len(expected)
     parts = family.parts()
@@ -136,6 +136,21 @@ def test_the_layout_that_is_found_is_that_of_the_source(family, model, prompts):
         assert layer.repeats == call.repeated
         if call.layer is not None and "index" in call.ids:
             assert layer.address[1] == call.layer[1]
+
+
+def test_prompts_of_one_length_with_pictures_in_other_places():
+    """One prompt has a reference picture after ours, the other one as much more text before it."""
+    flux = FAMILIES["flux"]
+    prompts = flux.with_references(flux.prompt(1)), flux.prompt(2, tokens=19)
+    latent = flux.clip(2)
+    layouts = layouts_of(tiny.patch(flux.model(), layers="all"), prompts, latent)
+    ((size, calls),) = layouts.measured.items()
+    for call in calls:
+        for entry, start in (((0, 0), 7), ((1, 0), 19)):
+            layout = layouts.found(size, call, entry, 34, 34).layout
+            assert layout.queries == layout.keys == (start, start + 15)
+        with pytest.raises(LookupError):
+            layouts.found(size, call, "a cond of another node", 34, 34)
 
 
 @pytest.mark.parametrize("name", REFUSED)

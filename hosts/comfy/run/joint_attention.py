@@ -89,10 +89,14 @@ class JointPass:
         return attend_jointly(query, key, value, mask, layer.layout, references, plain)
 
     def _layer(self, arguments: Arguments) -> ImageLayer | None:
+        """Return the layer of the picture that a call belongs to, or None.
+
+        Conds that ComfyUI runs together have sequences of one form, so the first one tells it.
+        """
         call = self.counter.next(arguments.named["transformer_options"])
         tokens = (tensor.shape[arguments.axis] for tensor in (arguments.query, arguments.key))
         try:
-            return self.layouts.found(self.size, call, *tokens)
+            return self.layouts.found(self.size, call, self.entries[0], *tokens)
         except LookupError as error:
             raise BadInputError(
                 "model",
@@ -165,6 +169,7 @@ def attend_in_pass(
     if carried is None or carried.evaluation is None:
         return run(executor, transformer_options)
     layouts, size = carried.run.layouts, tuple(x.shape[2:])
+    entries = carried.evaluation.entries(transformer_options)
     if not layouts.knows(size):  # another node runs the model on a part of the picture
 
         def trial(latent, options):
@@ -172,14 +177,9 @@ def attend_in_pass(
             arguments = t, c_concat, c_crossattn, None, options
             return executor.original(latent, *arguments, *args, **kwargs)
 
-        layouts.add(tried(trial, x, carried, transformer_options))
-    model_pass = JointPass(
-        carried.evaluation,
-        layouts,
-        size,
-        carried.evaluation.entries(transformer_options),
-        transformer_options.get(OVERRIDE),
-    )
+        layouts.add(tried(trial, x, carried, transformer_options), entries)
+    previous = transformer_options.get(OVERRIDE)
+    model_pass = JointPass(carried.evaluation, layouts, size, entries, previous)
     options = {
         **transformer_options,
         KEY: replace(carried, model_pass=model_pass),

@@ -11,7 +11,7 @@ one, and it needs one frame only.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -156,12 +156,15 @@ class TokenLayouts:
     """What is known of the attention layers of a model in one run.
 
     layers: the addresses of all layers of the picture, in the order of the forward pass. measured:
-    the layers by the size of the latent and the name of their call. conds: the conds that have been
-    tried, (cond index, position). passes: those in which they were tried with one frame.
+    the layers by the size of the latent, the name of their call and the cond entry that was run,
+    because a prompt may bring text of another length, or a reference picture. conds: the conds that
+    have been tried, (cond index, position). passes: those in which they were tried with one frame.
     """
 
     layers: tuple[Layer, ...] = ()
-    measured: dict[tuple[int, ...], dict[CallId, list[ImageLayer]]] = field(default_factory=dict)
+    measured: dict[tuple[int, ...], dict[CallId, dict[Hashable, ImageLayer]]] = field(
+        default_factory=dict
+    )
     conds: set[tuple[int, int]] = field(default_factory=set)
     passes: list["Pass"] = field(default_factory=list)
 
@@ -169,29 +172,31 @@ class TokenLayouts:
         """Return whether layers were measured for latents of a size, (height, width) or more."""
         return tuple(size) in self.measured
 
-    def found(self, size: Iterable[int], call: CallId, q_tokens: int, k_tokens: int):
-        """Return the layer of a call, or None if it is not one of the picture.
+    def found(
+        self, size: Iterable[int], call: CallId, entry: Hashable, q_tokens: int, k_tokens: int
+    ) -> ImageLayer | None:
+        """Return the layer of a call for a cond entry, or None if it is not one of the picture.
 
         Raises LookupError if the call has other numbers of tokens than the model showed in trial.
         """
-        layers = self.measured[tuple(size)].get(call, [])
-        if not layers:
+        by_entry = self.measured[tuple(size)].get(call, {})
+        if not by_entry:
             return None
-        moved = [layer.moved_to(q_tokens, k_tokens) for layer in layers]
-        exact = [layer for layer in layers if layer in moved]
-        fitting = exact or [layer for layer in moved if layer is not None]
-        if not fitting:
-            layout = layers[0].layout
-            raise LookupError(
-                f"{k_tokens} keys for {q_tokens} queries in {call.block} {call.number}, where the "
-                f"model has {layout.k_tokens} for {layout.q_tokens}"
-            )
-        return fitting[0]
+        # A cond that another node's wrapper has brought in must be like one that was tried.
+        layers = [by_entry[entry]] if entry in by_entry else [*by_entry.values()]
+        fitting = {layer.moved_to(q_tokens, k_tokens) for layer in layers} - {None}
+        if len(fitting) == 1:
+            return fitting.pop()
+        layout = layers[0].layout
+        raise LookupError(
+            f"{k_tokens} keys for {q_tokens} queries in {call.block} {call.number}, where the "
+            f"model has {layout.k_tokens} for {layout.q_tokens}"
+        )
 
     def addresses(self, size: Iterable[int]) -> frozenset[Layer]:
         """Return the addresses of the layers for latents of a size."""
         calls = self.measured[tuple(size)].values()
-        return frozenset(layer.address for found in calls for layer in found)
+        return frozenset(layer.address for found in calls for layer in found.values())
 
     def chosen(self, layer_set: str) -> frozenset[Layer]:
         """Return the addresses of the layers in a layer set. layer_set: a name in LAYER_SETS."""
@@ -201,24 +206,23 @@ class TokenLayouts:
         """Return the bytes that one frame leaves in one evaluation with all conds tried so far."""
         chosen = self.chosen(layer_set)
         return sum(
-            tried.rows * layer.nbytes(storage)
+            layer.nbytes(storage)
             for tried in self.passes
             for layer in tried.layers.values()
             if layer.address in chosen
         )
 
-    def add(self, passes: Iterable["Pass"]) -> None:
-        """Take in what trial runs have shown."""
+    def add(self, passes: Iterable["Pass"], entries: Iterable[Hashable]) -> None:
+        """Take in what trial runs have shown. entries: the cond entries that were run in them."""
+        entries = [*entries]
         for tried in passes:
             by_call = self.measured.setdefault(tried.size, {})
             for call, layer in tried.layers.items():
-                if layer not in by_call.setdefault(call, []):
-                    by_call[call].append(layer)
+                by_call.setdefault(call, {}).update(dict.fromkeys(entries, layer))
         known = dict.fromkeys(self.layers)
         for calls in self.measured.values():
-            known.update(
-                dict.fromkeys(layer.address for found in calls.values() for layer in found)
-            )
+            for by_entry in calls.values():
+                known.update(dict.fromkeys(layer.address for layer in by_entry.values()))
         self.layers = tuple(known)
 
 
@@ -240,13 +244,9 @@ class Seen(NamedTuple):
 
 @dataclass
 class Pass:
-    """What two trial runs show of one pass through the model.
-
-    size: of the latent. rows: the number of conds that were run in it.
-    """
+    """What two trial runs show of one pass through the model. size: that of the latent."""
 
     size: tuple[int, ...]
-    rows: int
     layers: dict[CallId, ImageLayer]
 
 
@@ -313,7 +313,7 @@ def compared(one: Recorder, other: Recorder) -> list[Pass]:
     Raises BadInputError if they do not show which tokens belong to the picture.
     """
     found = []
-    for (size, rows, calls), (_, _, others) in zip(one.passes, other.passes, strict=True):
+    for (size, _, calls), (_, _, others) in zip(one.passes, other.passes, strict=True):
         layers = {
             call: layer
             for call, seen in calls.items()
@@ -321,7 +321,7 @@ def compared(one: Recorder, other: Recorder) -> list[Pass]:
         }
         for layer in layers.values():
             _check_count(layer.layout.queries.length, size)
-        found.append(Pass(size, rows, layers))
+        found.append(Pass(size, layers))
     if not any(tried.layers for tried in found):
         raise _cannot_tell("no layer in which the picture attends to itself was found")
     return found
