@@ -45,7 +45,7 @@ def measure_layouts(
         alone = conds_of_frames(alone, run.facts.places([frame]), run.facts.rows, ControlCopies())
         trial = partial(_run, run_model, alone, timestep)
         passes = tried(trial, x, carried, options["transformer_options"])
-        layouts.add(passes, [(index, place)])
+        layouts.add(passes)
         layouts.passes += passes
     if not new:
         return

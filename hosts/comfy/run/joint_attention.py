@@ -24,11 +24,13 @@ from .token_layout import (
     UNNAMED,
     Arguments,
     CallCounter,
+    Form,
     ImageLayer,
     Pass,
     Recorder,
     TokenLayouts,
     compared,
+    form_of,
 )
 
 OVERRIDE = "optimized_attention_override"
@@ -52,14 +54,14 @@ def override(function: Callable, *args, **kwargs) -> Tensor:
 class JointPass:
     """One pass through the model for known rows.
 
-    evaluation: the `ComfyEvaluation` of these rows. layouts: where the picture's tokens lie. size:
-    that of the latent. entries: the cond entries of the batch. previous: the override that stood
+    evaluation: the `ComfyEvaluation` of these rows. layouts: where the picture's tokens lie. form:
+    that of the pass. entries: the cond entries of the batch. previous: the override that stood
     there before, or None. reached: the layers of the evaluation that have attended.
     """
 
     evaluation: Any
     layouts: TokenLayouts
-    size: tuple[int, ...]
+    form: Form
     entries: Sequence[Hashable]
     previous: Callable | None
     counter: CallCounter = field(default_factory=CallCounter)
@@ -89,14 +91,11 @@ class JointPass:
         return attend_jointly(query, key, value, mask, layer.layout, references, plain)
 
     def _layer(self, arguments: Arguments) -> ImageLayer | None:
-        """Return the layer of the picture that a call belongs to, or None.
-
-        Conds that ComfyUI runs together have sequences of one form, so the first one tells it.
-        """
+        """Return the layer of the picture that a call belongs to, or None."""
         call = self.counter.next(arguments.named["transformer_options"])
         tokens = (tensor.shape[arguments.axis] for tensor in (arguments.query, arguments.key))
         try:
-            return self.layouts.found(self.size, call, self.entries[0], *tokens)
+            return self.layouts.found(self.form, call, *tokens)
         except LookupError as error:
             raise BadInputError(
                 "model",
@@ -109,7 +108,7 @@ class JointPass:
 
         A node may leave out blocks in one pass (Skip Layer Guidance). options: those of the pass.
         """
-        expected = self.layouts.addresses(self.size)
+        expected = self.layouts.addresses(self.form)
         missed = (expected & self.evaluation.layers) - self.reached
         replaced = options.get("patches_replace", {}).get("dit", {})
         if replaced and any(layer.block == UNNAMED for layer in missed):
@@ -164,22 +163,23 @@ def attend_in_pass(
         return executor(x, t, c_concat, c_crossattn, control, options, *args, **kwargs)
 
     carried = carried_in(transformer_options)
+    form = form_of(x, c_concat, c_crossattn, args, kwargs)
     if carried is not None and isinstance(carried.model_pass, Recorder):
-        carried.model_pass.begin(x)
+        carried.model_pass.begin(x, form)
     if carried is None or carried.evaluation is None:
         return run(executor, transformer_options)
-    layouts, size = carried.run.layouts, tuple(x.shape[2:])
-    entries = carried.evaluation.entries(transformer_options)
-    if not layouts.knows(size):  # another node runs the model on a part of the picture
+    layouts = carried.run.layouts
+    if form not in layouts.measured:  # another node changes what the model is given
 
         def trial(latent, options):
-            options[KEY].model_pass.begin(latent)
+            options[KEY].model_pass.begin(latent, form)
             arguments = t, c_concat, c_crossattn, None, options
             return executor.original(latent, *arguments, *args, **kwargs)
 
-        layouts.add(tried(trial, x, carried, transformer_options), entries)
+        layouts.add(tried(trial, x, carried, transformer_options))
+    entries = carried.evaluation.entries(transformer_options)
     previous = transformer_options.get(OVERRIDE)
-    model_pass = JointPass(carried.evaluation, layouts, size, entries, previous)
+    model_pass = JointPass(carried.evaluation, layouts, form, entries, previous)
     options = {
         **transformer_options,
         KEY: replace(carried, model_pass=model_pass),

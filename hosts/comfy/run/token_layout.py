@@ -11,9 +11,9 @@ one, and it needs one frame only.
 """
 
 import math
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from ..model.settings import NODE
 # So many random numbers stand for a token, so that two different tokens are never taken for equal.
 DIGEST = 8
 # A processor may round the same token differently next to other ones, though by far less than this.
-SAME = 1e-3
+SAME = 1e-4
 # The kind of block in families that do not tell which block is running.
 UNNAMED = "layer"
 
@@ -125,30 +125,28 @@ class ImageLayer:
             for *vectors, channels in self.shapes
         )
 
-    def moved_to(self, q_tokens: int, k_tokens: int) -> "ImageLayer | None":
-        """Return the layer for sequences of another length, or None if it is not known there.
 
-        Text of another length moves the picture only if it stands at the end of its sequence.
-        """
-        layout = self.layout
-        if (q_tokens, k_tokens) == (layout.q_tokens, layout.k_tokens):
-            return self
-        longer = q_tokens - layout.q_tokens
-        if longer != k_tokens - layout.k_tokens:
-            return None
-        queries = _moved(layout.queries, layout.q_tokens, longer)
-        keys = _moved(layout.keys, layout.k_tokens, longer)
-        if queries is None or keys is None:
-            return None
-        layout = layout._replace(queries=queries, keys=keys, q_tokens=q_tokens, k_tokens=k_tokens)
-        return replace(self, layout=layout)
+# The form of what a model is given in one pass; see `form_of`.
+Form = tuple[Any, ...]
 
 
-def _moved(span: Span, tokens: int, longer: int) -> Span | None:
-    first, last = span.start == 0, span.stop == tokens
-    if first == last:
-        return None
-    return span if first else Span(span.start + longer, span.stop + longer)
+def form_of(*inputs: Any) -> Form:
+    """Return the form of what a model is given: the shapes of tensors without rows, and numbers.
+
+    Conds of one form have their tokens in the same places: text of one length, and as many
+    reference pictures of the same sizes.
+    """
+    return tuple(_form(value) for value in inputs)
+
+
+def _form(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return tuple(value.shape[1:])
+    if isinstance(value, (list, tuple)):
+        return form_of(*value)
+    if isinstance(value, dict):
+        return form_of(*(item for pair in sorted(value.items()) for item in pair))
+    return value if isinstance(value, (int, str)) else type(value).__name__
 
 
 @dataclass
@@ -156,47 +154,36 @@ class TokenLayouts:
     """What is known of the attention layers of a model in one run.
 
     layers: the addresses of all layers of the picture, in the order of the forward pass. measured:
-    the layers by the size of the latent, the name of their call and the cond entry that was run,
-    because a prompt may bring text of another length, or a reference picture. conds: the conds that
-    have been tried, (cond index, position). passes: those in which they were tried with one frame.
+    the layers by the form of a pass, the name of a call in it, and its numbers of queries and keys.
+    conds: the conds that have been tried, (cond index, position). passes: those in which they were
+    tried with one frame.
     """
 
     layers: tuple[Layer, ...] = ()
-    measured: dict[tuple[int, ...], dict[CallId, dict[Hashable, ImageLayer]]] = field(
+    measured: dict[Form, dict[CallId, dict[tuple[int, int], ImageLayer]]] = field(
         default_factory=dict
     )
     conds: set[tuple[int, int]] = field(default_factory=set)
     passes: list["Pass"] = field(default_factory=list)
 
-    def knows(self, size: Iterable[int]) -> bool:
-        """Return whether layers were measured for latents of a size, (height, width) or more."""
-        return tuple(size) in self.measured
-
-    def found(
-        self, size: Iterable[int], call: CallId, entry: Hashable, q_tokens: int, k_tokens: int
-    ) -> ImageLayer | None:
-        """Return the layer of a call for a cond entry, or None if it is not one of the picture.
+    def found(self, form: Form, call: CallId, q_tokens: int, k_tokens: int) -> ImageLayer | None:
+        """Return the layer of a call in a pass of this form, or None if the picture is not in it.
 
         Raises LookupError if the call has other numbers of tokens than the model showed in trial.
         """
-        by_entry = self.measured[tuple(size)].get(call, {})
-        if not by_entry:
-            return None
-        # A cond that another node's wrapper has brought in must be like one that was tried.
-        layers = [by_entry[entry]] if entry in by_entry else [*by_entry.values()]
-        fitting = {layer.moved_to(q_tokens, k_tokens) for layer in layers} - {None}
-        if len(fitting) == 1:
-            return fitting.pop()
-        layout = layers[0].layout
+        layers = self.measured[form].get(call, {})
+        if not layers or (q_tokens, k_tokens) in layers:
+            return layers.get((q_tokens, k_tokens))
+        known = ", ".join(f"{keys} for {queries}" for queries, keys in layers)
         raise LookupError(
             f"{k_tokens} keys for {q_tokens} queries in {call.block} {call.number}, where the "
-            f"model has {layout.k_tokens} for {layout.q_tokens}"
+            f"model by itself has {known}"
         )
 
-    def addresses(self, size: Iterable[int]) -> frozenset[Layer]:
-        """Return the addresses of the layers for latents of a size."""
-        calls = self.measured[tuple(size)].values()
-        return frozenset(layer.address for found in calls for layer in found.values())
+    def addresses(self, form: Form) -> frozenset[Layer]:
+        """Return the addresses of the layers in a pass of this form."""
+        calls = self.measured[form].values()
+        return frozenset(layer.address for layers in calls for layer in layers.values())
 
     def chosen(self, layer_set: str) -> frozenset[Layer]:
         """Return the addresses of the layers in a layer set. layer_set: a name in LAYER_SETS."""
@@ -212,17 +199,15 @@ class TokenLayouts:
             if layer.address in chosen
         )
 
-    def add(self, passes: Iterable["Pass"], entries: Iterable[Hashable]) -> None:
-        """Take in what trial runs have shown. entries: the cond entries that were run in them."""
-        entries = [*entries]
-        for tried in passes:
-            by_call = self.measured.setdefault(tried.size, {})
-            for call, layer in tried.layers.items():
-                by_call.setdefault(call, {}).update(dict.fromkeys(entries, layer))
+    def add(self, passes: Iterable["Pass"]) -> None:
+        """Take in what trial runs have shown."""
         known = dict.fromkeys(self.layers)
-        for calls in self.measured.values():
-            for by_entry in calls.values():
-                known.update(dict.fromkeys(layer.address for layer in by_entry.values()))
+        for tried in passes:
+            by_call = self.measured.setdefault(tried.form, {})
+            for call, layer in tried.layers.items():
+                lengths = layer.layout.q_tokens, layer.layout.k_tokens
+                by_call.setdefault(call, {})[lengths] = layer
+                known[layer.address] = None
         self.layers = tuple(known)
 
 
@@ -244,30 +229,38 @@ class Seen(NamedTuple):
 
 @dataclass
 class Pass:
-    """What two trial runs show of one pass through the model. size: that of the latent."""
+    """What two trial runs show of one pass through the model."""
 
-    size: tuple[int, ...]
+    form: Form
     layers: dict[CallId, ImageLayer]
+
+
+class RecordedPass(NamedTuple):
+    """What a trial run keeps of one pass. shape: that of the latents. calls: those of attention."""
+
+    form: Form
+    shape: torch.Size
+    calls: dict[CallId, Seen]
 
 
 class Recorder:
     """Records a trial run: every call of attention returns zeros, and its tokens are noted."""
 
     def __init__(self) -> None:
-        self.passes: list[tuple[tuple[int, ...], int, dict[CallId, Seen]]] = []
+        self.passes: list[RecordedPass] = []
         self._counter = CallCounter()
 
-    def begin(self, x: Tensor) -> None:
-        """Begin a pass through the model. x: its latents, (rows, channels, ..., height, width)."""
+    def begin(self, x: Tensor, form: Form) -> None:
+        """Begin a pass of a form. x: its latents, (rows, channels, ..., height, width)."""
         self._counter = CallCounter()
-        self.passes.append((tuple(x.shape[2:]), x.shape[0], {}))
+        self.passes.append(RecordedPass(form, x.shape, {}))
 
     def attend(self, function: Callable, arguments: Arguments) -> Tensor:
         """Note a call of attention and return zeros."""
         call = self._counter.next(arguments.named.get("transformer_options") or {})
         key = arguments.key
-        if arguments.query.shape[0] == key.shape[0] == self.passes[-1][1]:
-            self.passes[-1][2][call] = Seen(
+        if arguments.query.shape[0] == key.shape[0] == self.passes[-1].shape[0]:
+            self.passes[-1].calls[call] = Seen(
                 _digest(arguments.query[0], arguments.axis),
                 _digest(key[0], arguments.axis),
                 (arguments.axis, arguments.out_axis),
@@ -313,15 +306,16 @@ def compared(one: Recorder, other: Recorder) -> list[Pass]:
     Raises BadInputError if they do not show which tokens belong to the picture.
     """
     found = []
-    for (size, _, calls), (_, _, others) in zip(one.passes, other.passes, strict=True):
+    for first, second in zip(one.passes, other.passes, strict=True):
         layers = {
             call: layer
-            for call, seen in calls.items()
-            if call in others and (layer := _image_layer(call, seen, others[call])) is not None
+            for call, seen in first.calls.items()
+            if call in second.calls
+            and (layer := _image_layer(call, seen, second.calls[call])) is not None
         }
         for layer in layers.values():
-            _check_count(layer.layout.queries.length, size)
-        found.append(Pass(size, layers))
+            _check_count(layer.layout.queries.length, *first.shape[-2:])
+        found.append(Pass(first.form, layers))
     if not any(tried.layers for tried in found):
         raise _cannot_tell("no layer in which the picture attends to itself was found")
     return found
@@ -354,13 +348,12 @@ def _kept_shape(shape: tuple[int, ...], seen: Seen, tokens: int) -> tuple[int, .
     return tuple(sizes)
 
 
-def _check_count(tokens: int, size: tuple[int, ...]) -> None:
+def _check_count(tokens: int, height: int, width: int) -> None:
     """Raise BadInputError unless a latent of this size can have so many tokens.
 
     They are squares of some pixels of the latent, where the last ones may be cut off or filled up.
     Otherwise other tokens depend on the picture too, by a way that does not lead over attention.
     """
-    height, width = size[-2:]
     for side in range(1, max(height, width) + 1):
         filled = math.ceil(height / side) * math.ceil(width / side)
         if tokens in (filled, (height // side) * (width // side)):
@@ -372,6 +365,8 @@ def _differing(one: Tensor, other: Tensor) -> Span | None:
     """Return the span of tokens that differ, or None if none do. Both: (tokens, DIGEST)."""
     if one.shape != other.shape:
         raise _cannot_tell("its sequences change their length with the latent")
+    if not (one.isfinite().all() and other.isfinite().all()):
+        raise _cannot_tell("its numbers overflow where attention is switched off")
     apart = (one - other).abs().amax(dim=1) > SAME * torch.maximum(one.abs(), other.abs()).mean()
     places = apart.nonzero().flatten()
     if len(places) == 0:
