@@ -299,6 +299,162 @@ def test_compiled(flux, prompts, first):
         assert tiny.error(sample(model, *prompts, latent), expected) < 1e-4
 
 
+class AverageVAE:
+    """Encodes a picture by averaging, with the axis of time that Qwen-Image's VAE has."""
+
+    def spacial_compression_encode(self):
+        return 8
+
+    def encode(self, image):
+        averages = torch.nn.functional.avg_pool2d(image.movedim(-1, 1), 8)
+        return torch.cat([averages] * 6, dim=1)[:, :16].unsqueeze(2)
+
+
+class Tokens(torch.nn.Module):
+    """Stands in for the network of a DiffSynth control: the picture's tokens, projected."""
+
+    additional_in_dim = 0
+
+    def __init__(self, width):
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.weight = torch.nn.Parameter(torch.randn(64, width, generator=generator) * 0.3)
+
+    def process_input_latent_image(self, latents):
+        # The last row and column are doubled if a side is odd, as ComfyUI does.
+        odd = [side % 2 for side in latents.shape[-2:]]
+        latents = torch.nn.functional.pad(latents, (0, odd[1], 0, odd[0], 0, 0), mode="replicate")
+        rows, channels, _, height, width = latents.shape
+        patches = latents.reshape(rows, channels, 1, height // 2, 2, width // 2, 2)
+        return patches.permute(0, 2, 3, 5, 1, 4, 6).reshape(rows, -1, channels * 4)
+
+    def control_block(self, img, control, block_index):
+        return control.to(img) @ self.weight.to(img)
+
+
+@pytest.mark.parametrize(("rows", "cfg"), [(1, 3.0), (1, 1.0), (3, 1.0)])
+@pytest.mark.parametrize("scale", [0.5, 1, 2])
+def test_a_patch_that_encodes_its_picture_again(rows, cfg, scale):
+    """DiffSynth's control encodes its picture in the first call if it has another size."""
+    import comfy.model_patcher
+    from comfy_extras.nodes_model_patch import QwenImageDiffsynthControlnet
+
+    real, prompts, latent = QWEN.model(), (QWEN.prompt(1), QWEN.prompt(2)), QWEN.clip(3)
+    height, width = (int(side * 8 * scale) for side in latent["samples"].shape[-2:])
+    picture = torch.rand(rows, height, width, 3, generator=torch.Generator().manual_seed(3))
+    network = Tokens(real.model.diffusion_model.img_in.weight.shape[0])
+    control = comfy.model_patcher.ModelPatcher(network, torch.device("cpu"), torch.device("cpu"))
+
+    def patched(frames_per_batch=0):
+        model = tiny.patch(real, layers="all", frames_per_batch=frames_per_batch)
+        node = QwenImageDiffsynthControlnet()
+        return node.diffsynth_controlnet(model, control, AverageVAE(), picture, 1.0)[0]
+
+    whole = tiny.ksampler(patched(), *prompts, latent, cfg=cfg)
+    for batch in (1, 2):
+        assert tiny.error(tiny.ksampler(patched(batch), *prompts, latent, cfg=cfg), whole) < 1e-4
+    assert tiny.error(tiny.frame_ksampler(patched(), *prompts, latent, cfg=cfg), whole) < 1e-4
+    without = tiny.ksampler(tiny.patch(real, layers="all"), *prompts, latent, cfg=cfg)
+    assert tiny.error(without, whole) > 0.01
+
+
+def test_a_node_that_puts_tokens_after_the_picture_is_refused(flux, prompts):
+    def append(inputs):
+        return {
+            **inputs,
+            "img": torch.cat([inputs["img"], inputs["img"][:, :4]], dim=1),
+            "img_ids": torch.cat([inputs["img_ids"], inputs["img_ids"][:, :4]], dim=1),
+        }
+
+    model = tiny.patch(flux)
+    model.set_model_patch(append, "post_input")
+    with pytest.raises(ValueError, match="input 'model': another node changes the sequences"):
+        tiny.ksampler(model, *prompts, FLUX.clip(3))
+
+
+@pytest.mark.parametrize("name", ["flux", "qwen_image"])
+def test_a_wrapper_that_runs_the_network_twice(name):
+    from comfy.patcher_extension import WrappersMP
+
+    family = FAMILIES[name]
+    real, conds, latent = family.model(), (family.prompt(1), family.prompt(2)), family.clip(3)
+
+    def twice(executor, *args, **kwargs):
+        executor(*args, **kwargs)
+        return executor(*args, **kwargs)
+
+    expected = tiny.ksampler(tiny.patch(real, layers="all"), *conds, latent)
+    for batch in (0, 1):
+        model = tiny.patch(real, layers="all", frames_per_batch=batch)
+        model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", twice)
+        assert tiny.error(tiny.ksampler(model, *conds, latent), expected) < 1e-4
+        assert tiny.error(tiny.frame_ksampler(model, *conds, latent), expected) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["flux", "qwen_image"])
+def test_easy_cache_in_one_batch(name):
+    """It leaves out the whole network at some steps."""
+    from comfy_extras.nodes_easycache import EasyCacheNode
+
+    family = FAMILIES[name]
+    conds, latent = (family.prompt(1), family.prompt(2)), family.clip(3)
+    settings = {"steps": 10, "denoise": 1.0, "cfg": 1.5}
+    patched = tiny.patch(family.model(), layers="all")
+    cached, calls = bench.spied(EasyCacheNode.execute(patched, 3.0, 0.1, 0.95, False).args[0])
+    frames = tiny.ksampler(cached, *conds, latent, **settings)
+    assert torch.isfinite(frames).all()
+    assert tiny.error(frames, tiny.ksampler(patched, *conds, latent, **settings)) > 1e-4
+    bench.refuses(
+        lambda: tiny.frame_ksampler(cached, *conds, latent, **settings), match="EasyCache"
+    )
+    assert calls
+
+
+def test_guidance_that_runs_a_prompt_of_its_own():
+    """Its text has another length than those of the guider."""
+    import comfy.samplers
+    from comfy.sampler_helpers import convert_cond
+
+    family = FAMILIES["z_image"]
+    real, conds, latent = family.model(), (family.prompt(1), family.prompt(2)), family.clip(3)
+    own = convert_cond(family.prompt(5, tokens=40))
+
+    def guided(frames_per_batch=0):
+        def guide(args):
+            x, model, sigma = args["input"], args["model"], args["sigma"]
+            entries = comfy.samplers.encode_model_conds(
+                model.extra_conds, [dict(own[0])], x, x.device, "positive"
+            )
+            options = args["model_options"]
+            (more,) = comfy.samplers.calc_cond_batch(model, [entries], x, sigma, options)
+            return args["denoised"] + 0.3 * (more - args["denoised"])
+
+        model = tiny.patch(real, layers="all", frames_per_batch=frames_per_batch)
+        model.set_model_sampler_post_cfg_function(guide)
+        return model
+
+    whole = tiny.ksampler(guided(), *conds, latent)
+    assert tiny.error(tiny.ksampler(guided(1), *conds, latent), whole) < 1e-4
+    assert tiny.error(tiny.ksampler(tiny.patch(real, layers="all"), *conds, latent), whole) > 0.01
+
+
+def test_a_first_frame_without_numbers(flux, prompts):
+    """NaN in the first frame stays NaN, as without the pack."""
+    latent = FLUX.clip(3)
+    latent["samples"][0] = float("nan")
+    frames = tiny.ksampler(tiny.patch(flux), *prompts, latent)
+    assert frames[0].isnan().all()
+
+
+def test_numbers_that_overflow_without_attention_are_refused(flux, prompts, monkeypatch):
+    from crossframe.hosts.comfy.run import token_layout
+
+    zeros = token_layout.Arguments.zeros
+    monkeypatch.setattr(token_layout.Arguments, "zeros", lambda call: zeros(call) + float("inf"))
+    with pytest.raises(ValueError, match="its numbers overflow where attention is switched off"):
+        tiny.ksampler(tiny.patch(flux), *prompts, FLUX.clip(3))
+
+
 # Bad input ---------------------------------------------------------------------------------------
 
 

@@ -17,17 +17,21 @@ import torch
 from ..model.rebuild import MOST, is_open
 
 Leave = Callable[[Any], bool]
+# How to get and to put the value of a spot, and the dict that it lies in, or None.
+Spot = tuple[Callable[[], Any], Callable[[Any], None], MutableMapping | None]
 
 
 class Place(NamedTuple):
     """A spot that holds a tensor, or a tuple or partial with tensors in it.
 
     get: returns the value there. put: puts another value there. tensors: the tensors in the value.
+    around: the dict that it lies in, such as the attributes of an object, or None.
     """
 
     get: Callable[[], Any]
     put: Callable[[Any], None]
     tensors: tuple[torch.Tensor, ...]
+    around: MutableMapping | None = None
 
 
 def places_in(
@@ -39,38 +43,43 @@ def places_in(
     `value` is a dict. Parameters of a model do not count as tensors here.
     """
     if isinstance(value, MutableMapping):
-        roots: list[tuple[Callable[[], Any], Callable[[Any], None]]] = [
-            (functools.partial(value.get, k), _setter(value, k)) for k in value if keys(k)
+        roots: list[Spot] = [
+            (functools.partial(value.get, k), _setter(value, k), value) for k in value if keys(k)
         ]
     else:
         roots = list(_spots(value))
-    found = [Place(*spot, held) for spot in roots if (held := tuple(_tensors(spot[0]())))]
+    found = [
+        Place(get, put, held, around)
+        for get, put, around in roots
+        if (held := tuple(_tensors(get())))
+    ]
     seen: dict[int, Any] = {id(value): value}
-    waiting = [get() for get, _ in roots]
+    waiting = [get() for get, *_ in roots]
     while waiting and len(seen) < MOST:
         owner = waiting.pop()
         if id(owner) in seen or leave(owner):
             continue
         seen[id(owner)] = owner
-        for get, put in _spots(owner):
+        for get, put, around in _spots(owner):
             held = get()
             if tensors := tuple(_tensors(held)):
-                found.append(Place(get, put, tensors))
+                found.append(Place(get, put, tensors, around))
             waiting.append(held)
     return found
 
 
-def _spots(owner: Any) -> Iterator[tuple[Callable[[], Any], Callable[[Any], None]]]:
-    """Yield the spots of an owner, each as a function that gets and one that puts its value."""
+def _spots(owner: Any) -> Iterator[Spot]:
+    """Yield the spots of an owner."""
     if isinstance(owner, MutableMapping):
-        yield from ((functools.partial(owner.__getitem__, k), _setter(owner, k)) for k in [*owner])
+        for key in [*owner]:
+            yield functools.partial(owner.__getitem__, key), _setter(owner, key), owner
     elif isinstance(owner, MutableSequence):
         for number in range(len(owner)):
-            yield functools.partial(owner.__getitem__, number), _setter(owner, number)
+            yield functools.partial(owner.__getitem__, number), _setter(owner, number), None
     elif isinstance(owner, types.FunctionType):
         yield from _spots_of_function(owner)
     elif isinstance(owner, (tuple, types.MethodType, functools.partial)):
-        yield from ((lambda held=held: held, _no) for held in _inside(owner))
+        yield from ((lambda held=held: held, _no, None) for held in _inside(owner))
     elif is_open(owner):
         yield from _spots(vars(owner))
 
@@ -79,11 +88,11 @@ def _spots_of_function(function: types.FunctionType):
     for cell in function.__closure__ or ():
         if cell != types.CellType():  # the cell is not empty
             get = functools.partial(getattr, cell, "cell_contents")
-            yield get, functools.partial(setattr, cell, "cell_contents")
+            yield get, functools.partial(setattr, cell, "cell_contents"), None
     for name in ("__defaults__", "__kwdefaults__"):
         if getattr(function, name):
             get = functools.partial(getattr, function, name)
-            yield get, functools.partial(setattr, function, name)
+            yield get, functools.partial(setattr, function, name), None
     yield from _spots(function.__dict__)
 
 
@@ -130,12 +139,36 @@ def _with(held: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
 
 @contextmanager
 def holding(places: list[Place], change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """Replace the tensors of places by what `change` returns for them, and restore them later."""
-    before = [(place, place.get()) for place in places]
+    """Replace the tensors of places by what `change` returns for them, and restore them later.
+
+    What the owner of a replaced tensor works out from it meanwhile, such as an encoded picture and
+    its size, is also taken away later. Numbers stay as the owner leaves them, because they may
+    count its calls. Places whose tensors `change` returns as they are belong to their owner alone.
+    """
+    replaced = [
+        (place, place.get())
+        for place in places
+        if any(change(tensor) is not tensor for tensor in place.tensors)
+    ]
+    owners = {id(place.around): place.around for place, _ in replaced if place.around is not None}
+    before = [(owner, dict(owner)) for owner in owners.values()]
     try:
-        for place, held in before:
+        for place, held in replaced:
             place.put(_with(held, change))
         yield
     finally:
-        for place, held in before:
+        for place, held in replaced:
             place.put(held)
+        for owner, contents in before:
+            _restore(owner, contents)
+
+
+def _restore(owner: MutableMapping, contents: dict) -> None:
+    """Put back the contents of a dict, but for numbers."""
+    for key, value in [*owner.items()]:
+        if isinstance(value, (int, float)):
+            continue
+        if key not in contents:
+            del owner[key]
+        elif value is not contents[key]:
+            owner[key] = contents[key]

@@ -92,7 +92,11 @@ class JointPass:
 
     def _layer(self, arguments: Arguments) -> ImageLayer | None:
         """Return the layer of the picture that a call belongs to, or None."""
-        call = self.counter.next(arguments.named["transformer_options"])
+        options = arguments.named["transformer_options"]
+        call = self.counter.next(options)
+        if call not in self.layouts.calls[self.form]:  # another node runs the network once more
+            self.counter = CallCounter()
+            call = self.counter.next(options)
         tokens = (tensor.shape[arguments.axis] for tensor in (arguments.query, arguments.key))
         try:
             return self.layouts.found(self.form, call, *tokens)
@@ -110,6 +114,10 @@ class JointPass:
         """
         expected = self.layouts.addresses(self.form)
         missed = (expected & self.evaluation.layers) - self.reached
+        if not missed:
+            self.layouts.worked.add(self.form)
+        elif not self.reached and self.form in self.layouts.worked:
+            return  # a cache (EasyCache, ...) has left out the whole network at this step
         replaced = options.get("patches_replace", {}).get("dit", {})
         if replaced and any(layer.block == UNNAMED for layer in missed):
             if expected <= self.evaluation.layers:
@@ -196,6 +204,7 @@ def tried(run: Callable, x: Tensor, carried: Carried, options: dict) -> list[Pas
     run: a function of latents and transformer options. x: latents to begin with. options: those of
     the sampling; nothing of other nodes in them is used. Raises BadInputError.
     """
+    x = x.nan_to_num(0, 0, 0)
     recorders = Recorder(), Recorder()
     for recorder, latent in zip(recorders, (x, _other(x)), strict=True):
         recording = replace(carried, evaluation=None, model_pass=recorder)

@@ -155,14 +155,17 @@ class TokenLayouts:
 
     layers: the addresses of all layers of the picture, in the order of the forward pass. measured:
     the layers by the form of a pass, the name of a call in it, and its numbers of queries and keys.
-    conds: the conds that have been tried, (cond index, position). passes: those in which they were
-    tried with one frame.
+    calls: the names of all calls in a pass, by its form. worked: the forms of passes in which all
+    layers have attended. conds: the conds that have been tried, (cond index, position). passes:
+    those in which they were tried with one frame.
     """
 
     layers: tuple[Layer, ...] = ()
     measured: dict[Form, dict[CallId, dict[tuple[int, int], ImageLayer]]] = field(
         default_factory=dict
     )
+    calls: dict[Form, frozenset[CallId]] = field(default_factory=dict)
+    worked: set[Form] = field(default_factory=set)
     conds: set[tuple[int, int]] = field(default_factory=set)
     passes: list["Pass"] = field(default_factory=list)
 
@@ -204,6 +207,7 @@ class TokenLayouts:
         known = dict.fromkeys(self.layers)
         for tried in passes:
             by_call = self.measured.setdefault(tried.form, {})
+            self.calls[tried.form] = self.calls.get(tried.form, frozenset()) | tried.calls
             for call, layer in tried.layers.items():
                 lengths = layer.layout.q_tokens, layer.layout.k_tokens
                 by_call.setdefault(call, {})[lengths] = layer
@@ -233,14 +237,19 @@ class Pass:
 
     form: Form
     layers: dict[CallId, ImageLayer]
+    calls: frozenset[CallId]
 
 
 class RecordedPass(NamedTuple):
-    """What a trial run keeps of one pass. shape: that of the latents. calls: those of attention."""
+    """What a trial run keeps of one pass.
+
+    shape: that of the latents. calls: calls of attention over all rows. names: of all calls.
+    """
 
     form: Form
     shape: torch.Size
     calls: dict[CallId, Seen]
+    names: set[CallId]
 
 
 class Recorder:
@@ -253,11 +262,12 @@ class Recorder:
     def begin(self, x: Tensor, form: Form) -> None:
         """Begin a pass of a form. x: its latents, (rows, channels, ..., height, width)."""
         self._counter = CallCounter()
-        self.passes.append(RecordedPass(form, x.shape, {}))
+        self.passes.append(RecordedPass(form, x.shape, {}, set()))
 
     def attend(self, function: Callable, arguments: Arguments) -> Tensor:
         """Note a call of attention and return zeros."""
         call = self._counter.next(arguments.named.get("transformer_options") or {})
+        self.passes[-1].names.add(call)
         key = arguments.key
         if arguments.query.shape[0] == key.shape[0] == self.passes[-1].shape[0]:
             self.passes[-1].calls[call] = Seen(
@@ -315,7 +325,7 @@ def compared(one: Recorder, other: Recorder) -> list[Pass]:
         }
         for layer in layers.values():
             _check_count(layer.layout.queries.length, *first.shape[-2:])
-        found.append(Pass(first.form, layers))
+        found.append(Pass(first.form, layers, frozenset(first.names)))
     if not any(tried.layers for tried in found):
         raise _cannot_tell("no layer in which the picture attends to itself was found")
     return found
