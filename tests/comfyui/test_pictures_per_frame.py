@@ -63,9 +63,10 @@ def check_roads(patched, paint) -> None:
 
 @pytest.mark.parametrize("name", EDITING)
 def test_every_frame_has_its_own_reference(name, model_of):
-    family, latent = FAMILIES[name], FAMILIES[name].clip(FRAMES)
+    family = FAMILIES[name]
     if not family.available():
         pytest.skip(f"this ComfyUI has no {family.source}")
+    latent = family.clip(FRAMES)
     model, negative = model_of(name), family.prompt(2)
     references = family.latents(FRAMES, 30, REFERENCE)
     conds = with_references(family, references)
