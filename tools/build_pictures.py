@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "comfyui"))
 
 from browser import Page, browser, open_page
-from build_workflows import FOLDER, REFERENCE, read_object_info
+from build_workflows import EDIT, FOLDER, REFERENCE, TRANSFORMER, read_object_info
 from PIL import Image
 
 ROOT = FOLDER.parent
@@ -40,9 +40,10 @@ def main() -> None:
         for kind in kinds:
             node_picture(page, kind).save(NODES / f"{kind}.png", optimize=True)
         graph_picture(page, "Video restyle").save(GRAPH, optimize=True)
-        thumbnail = graph_picture(page, REFERENCE)
-        thumbnail.thumbnail(THUMBNAIL)
-        thumbnail.save(FOLDER / f"{REFERENCE}.jpg", quality=88)
+        for name in (REFERENCE, TRANSFORMER, EDIT):
+            thumbnail = graph_picture(page, name)
+            thumbnail.thumbnail(THUMBNAIL)
+            thumbnail.save(FOLDER / f"{name}.jpg", quality=88)
 
 
 def node_picture(page: Page, kind: str) -> Image.Image:

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "comfyui"))
 
-from build_workflows import FOLDER, REFERENCE, TRY_IT, read_object_info
+from build_workflows import EDIT, FOLDER, REFERENCE, TRANSFORMER, TRY_IT, read_object_info
 from PIL import Image
 from workflow_api import api_prompt
 
@@ -43,14 +43,15 @@ def main() -> None:
     """Write a picture for every workflow that paints a video, but for the first example.
 
     The picture of the first example shows the plain clip, too, and is not made here. The demo
-    model paints nothing without a hint, so the picture of `Reference picture` shows its graph.
+    model paints nothing without a hint, so the picture of `Reference picture` shows its graph. So
+    do those of workflows with a transformer, for which the demo model cannot stand in.
     """
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     server = sys.argv[1].rstrip("/")
     object_info = read_object_info(server)
     for file in sorted(FOLDER.glob("*.json")):
-        if file.stem not in (TRY_IT, REFERENCE):
+        if file.stem not in (TRY_IT, REFERENCE, TRANSFORMER, EDIT):
             workflow = json.loads(file.read_text(encoding="utf-8"))
             prompt = with_demo(api_prompt(workflow, object_info), PROMPTS[file.stem])
             picture = thumbnail(server, prompt)

@@ -18,16 +18,21 @@ from workflows.graph import Graph
 from workflows.models import SD15, SDXL
 from workflows.reference import reference
 from workflows.restyle import restyle
+from workflows.transformers import edit, restyle_transformer
 from workflows.try_it import try_it
 
 FOLDER = Path(__file__).resolve().parent.parent / "example_workflows"
 TRY_IT = "1 - Try it (no downloads)"
 REFERENCE = "Reference picture"
+TRANSFORMER = "Video restyle (Z-Image-Turbo)"
+EDIT = "Edit a video (Flux Kontext)"
 EXAMPLES = {
     TRY_IT: try_it,
     "Video restyle": partial(restyle, family=SD15),
     "Video restyle (frame by frame)": partial(restyle, family=SD15, frame_by_frame=True),
     "Video restyle (SDXL)": partial(restyle, family=SDXL),
+    TRANSFORMER: restyle_transformer,
+    EDIT: edit,
     "Long clip in chunks": chunks,
     REFERENCE: reference,
 }

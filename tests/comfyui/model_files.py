@@ -8,7 +8,7 @@ is slow on a CPU), and whole CLIP text encoders, whose size ComfyUI does not rea
 import math
 from pathlib import Path
 
-from workflows.models import SD15, SDXL, Family
+from workflows.models import SD15, SDXL, Family, Transformer
 
 # What ComfyUI must find out from the weights; num_heads is what it assumes for SD1.5.
 _SHARED = {
@@ -71,9 +71,20 @@ def write_models(folder: Path, family: Family = SD15) -> None:
         save_file(weights, place / file["name"])
 
 
-def write_names(folder: Path, family: Family) -> None:
+def write_vae(folder: Path, family: Transformer) -> None:
+    """Write a VAE whose latents have 16 channels where ComfyUI looks for that of a family."""
+    import torch
+    from safetensors.torch import save_file
+
+    place = folder / family.vae["directory"]
+    place.mkdir(parents=True, exist_ok=True)
+    weights = _random_weights(_vae(channels=16), torch.Generator().manual_seed(0))
+    save_file(weights, place / family.vae["name"])
+
+
+def write_names(folder: Path, family: Family | Transformer) -> None:
     """Write empty files in place of the models, for those who only look at names."""
-    for file in (family.checkpoint, family.controlnet):
+    for file in family.files:
         place = folder / file["directory"]
         place.mkdir(parents=True, exist_ok=True)
         (place / file["name"]).touch()
@@ -130,12 +141,12 @@ def _controlnet(family: Family):
     return ControlNet(hint_channels=3, device="meta", **_CONFIG[family.name])
 
 
-def _vae():
+def _vae(channels: int = 4):
     import torch
     from comfy.taesd.taesd import TAESD
 
     with torch.device("meta"):
-        return TAESD()
+        return TAESD(latent_channels=channels)
 
 
 def _text_encoders(family: Family) -> dict:

@@ -23,7 +23,8 @@ def server(tmp_path_factory):
     """A server that has every file that the examples name."""
     folder = tmp_path_factory.mktemp("page")
     model_files.write_models(folder / "models", models.SD15)
-    model_files.write_names(folder / "models", models.SDXL)
+    for family in (models.SDXL, models.Z_IMAGE_TURBO, models.KONTEXT):
+        model_files.write_names(folder / "models", family)
     (folder / "input").mkdir()
     write_video(folder / "input" / "my_video.mp4")
     write_picture(folder / "input" / "reference.png", (200, 90, 40))

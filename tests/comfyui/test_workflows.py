@@ -11,8 +11,9 @@ from urllib.parse import quote
 
 import model_files
 import pytest
+import stand_ins
 import torch
-from comfy_server import FOLDER, running_server
+from comfy_server import FOLDER, install_pack, make_base_directory, running_server
 from comfyui_location import ROOT
 from input_files import FPS, FRAMES, SECONDS, write_picture, write_video
 from PIL import Image
@@ -27,7 +28,10 @@ TRY_IT = "1 - Try it (no downloads).json"
 CHUNKS = "Long clip in chunks.json"
 REFERENCE = "Reference picture.json"
 SDXL = "Video restyle (SDXL).json"
-FILES = [TRY_IT, *EXAMPLES.values(), SDXL, CHUNKS, REFERENCE]
+RESTYLE = "Video restyle (Z-Image-Turbo).json"
+EDIT = "Edit a video (Flux Kontext).json"
+TRANSFORMERS = [RESTYLE, EDIT]
+FILES = [TRY_IT, *EXAMPLES.values(), SDXL, CHUNKS, REFERENCE, *TRANSFORMERS]
 STEPS = 2
 SIZE_OUT = (96, 64)  # as a model wants it
 SAVE_LATENT = 1000  # a node id that no example has
@@ -40,7 +44,11 @@ def server():
         folder = Path(name)
         for family in (models.SD15, models.SDXL):
             model_files.write_models(folder / "models", family)
-        (folder / "input").mkdir()
+        for family in (models.Z_IMAGE_TURBO, models.KONTEXT):
+            model_files.write_vae(folder / "models", family)
+        make_base_directory(folder)
+        install_pack(folder / "custom_nodes" / FOLDER)
+        stand_ins.install(folder / "custom_nodes")
         write_video(folder / "input" / "clip.mp4")
         for name, color in PICTURES.items():
             write_picture(folder / "input" / name, color)
@@ -145,6 +153,7 @@ def test_every_node_input_and_output_is_described(object_info):
         "CrossFrameNoise",
         "CrossFrameSampler",
         "CrossFrameSaveState",
+        "CrossFrameVAEEncode",
     ]
     for name, info in nodes.items():
         assert info["category"] == "CrossFrame", name
@@ -346,6 +355,89 @@ def test_the_sdxl_example_binds_frames(server, object_info):
     assert difference(plain[:1], painted[:1]) < 1e-3
     for frame in range(1, FRAMES):
         assert difference(plain[frame], painted[frame]) > 0.05
+
+
+def with_stand_ins(prompt: dict) -> dict:
+    """Put small models in place of a transformer's loaders, and a small size for a large one."""
+    kinds = [node["class_type"] for node in prompt.values()]
+    family = "flux" if "DualCLIPLoader" in kinds else "z_image"
+    others = {
+        "UNETLoader": ("StandInModel", {"family": family}),
+        "CLIPLoader": ("StandInClip", {"family": family}),
+        "DualCLIPLoader": ("StandInClip", {"family": family}),
+        "ModelPatchLoader": ("StandInControl", {}),
+    }
+    for node in prompt.values():
+        if node["class_type"] in others:
+            node["class_type"], node["inputs"] = others[node["class_type"]]
+        if node["class_type"] == "FluxKontextImageScale":
+            size = {"width": SIZE_OUT[0], "height": SIZE_OUT[1]}
+            how = {"upscale_method": "lanczos", "crop": "center"}
+            node.update(class_type="ImageScale", inputs={**node["inputs"], **size, **how})
+    return prompt
+
+
+def prepare_transformer(object_info: dict, file: str) -> tuple[dict, dict]:
+    changes = {
+        "LoadVideo": {"file": "clip.mp4"},
+        "ImageScale": {"width": SIZE_OUT[0], "height": SIZE_OUT[1]},
+        "KSampler": {"steps": STEPS},
+    }
+    workflow, prompt = prepare(object_info, file, changes, "KSampler")
+    return workflow, with_stand_ins(prompt)
+
+
+@pytest.mark.parametrize("file", TRANSFORMERS)
+def test_the_examples_with_a_transformer_bind_frames(server, object_info, file):
+    """The first frame is that without attention, later ones are not."""
+    import av
+
+    workflow, prompt = prepare_transformer(object_info, file)
+    outcome = server.run(prompt, workflow)
+    assert outcome.end == "execution_success", outcome.messages[-1]
+    (video,) = server.outputs(outcome, node_of(workflow, "SaveVideo")["id"])
+    with av.open(str(video)) as container:
+        images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert container.streams.video[0].average_rate == Fraction(FPS)
+    assert [image.shape for image in images] == [(SIZE_OUT[1], SIZE_OUT[0], 3)] * FRAMES
+    assert all(image.std() > 10 for image in images)
+    painted = latents(server, outcome)
+    assert painted.shape == (FRAMES, 16, SIZE_OUT[1] // 8, SIZE_OUT[0] // 8)
+    bypass_attention(workflow, prompt, "KSampler")
+    plain = latents(server, server.run(prompt))
+    assert difference(plain[:1], painted[:1]) < 1e-4
+    for frame in range(1, FRAMES):
+        assert difference(plain[frame], painted[frame]) > 0.005  # it looks at itself, too
+
+
+@pytest.mark.parametrize(
+    ("file", "node", "socket"),
+    [(RESTYLE, "QwenImageDiffsynthControlnet", "image"), (EDIT, "ReferenceLatent", "latent")],
+)
+def test_every_frame_of_a_transformer_has_its_own_picture(server, object_info, file, node, socket):
+    """Without attention, a frame that is painted alone comes out as it does in the clip."""
+    workflow, prompt = prepare_transformer(object_info, file)
+    bypass_attention(workflow, prompt, "KSampler")
+    whole = latents(server, server.run(prompt))
+    holder = prompt[str(node_of(workflow, node)["id"])]["inputs"]
+    sampler = prompt[str(node_of(workflow, "KSampler")["id"])]["inputs"]
+    kind = "ImageFromBatch" if socket == "image" else "LatentFromBatch"
+    name = "image" if socket == "image" else "samples"
+    for frame in (0, FRAMES - 1):
+        cut = {"batch_index": frame, "length": 1}
+        alone = json.loads(json.dumps(prompt))
+        alone["3000"] = {"class_type": kind, "inputs": {name: holder[socket], **cut}}
+        alone["3001"] = {
+            "class_type": "LatentFromBatch",
+            "inputs": {"samples": sampler["latent_image"], **cut},
+        }
+        alone[str(node_of(workflow, node)["id"])]["inputs"][socket] = ["3000", 0]
+        alone[str(node_of(workflow, "KSampler")["id"])]["inputs"]["latent_image"] = ["3001", 0]
+        outcome = server.run(alone)
+        assert outcome.end == "execution_success", outcome.messages[-1]
+        painted = latents(server, outcome)
+        assert difference(painted[0], whole[frame]) < 1e-3
+        assert difference(painted[0], whole[frame - 1]) > 0.05
 
 
 def test_bypassing_the_attention_changes_all_frames_but_the_first(server, object_info, runs):

@@ -47,11 +47,11 @@ class Graph(Page):
         self._links: list[list] = []
 
     def node(
-        self, kind: str, /, title: str | None = None, download: dict | None = None, **inputs
+        self, kind: str, /, title: str | None = None, download: tuple[dict, ...] = (), **inputs
     ) -> Node:
         """Add a node below the one before.
 
-        download: the file that its loader wants. inputs: for each input that is linked an
+        download: the files that its loader wants. inputs: for each input that is linked an
         output (or a node that has only one, or a list for sockets that grow); for widgets their
         values. Other widgets have their defaults.
         """
@@ -61,7 +61,7 @@ class Graph(Page):
         properties = {
             **(PACK if kind.startswith("CrossFrame") else CORE),
             "Node name for S&R": kind,
-            **({"models": [download]} if download else {}),
+            **({"models": [*download]} if download else {}),
         }
         widgets = _widget_values(kind, info, values, links)
         node = self._add(kind, HEIGHTS[kind], title, properties, widgets)

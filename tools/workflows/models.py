@@ -19,6 +19,34 @@ class Family:
     size: tuple[int, int]
     side: int
 
+    @property
+    def files(self) -> tuple[dict[str, str], ...]:
+        """All files that are to be downloaded."""
+        return self.checkpoint, self.controlnet
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """The files of one diffusion transformer (DiT), whose parts have loaders of their own.
+
+    model, vae, control: the files, as the page's download list names them. encoders: those of the
+    text encoders. kind: what the loader of text encoders calls the family. control: its ControlNet,
+    which is a patch of the model, or None.
+    """
+
+    name: str
+    model: dict[str, str]
+    encoders: tuple[dict[str, str], ...]
+    kind: str
+    vae: dict[str, str]
+    control: dict[str, str] | None = None
+
+    @property
+    def files(self) -> tuple[dict[str, str], ...]:
+        """All files that are to be downloaded."""
+        control = () if self.control is None else (self.control,)
+        return (self.model, *self.encoders, self.vae, *control)
+
 
 def _file(directory: str, name: str, folder: str) -> dict[str, str]:
     return {"name": name, "url": f"{HUB}/{folder}/{name}", "directory": directory}
@@ -53,6 +81,55 @@ SDXL = Family(
     ),
     (1024, 576),
     1024,
+)
+# The files, loaders and settings of these two are those of ComfyUI's own templates.
+Z_IMAGE_TURBO = Transformer(
+    "Z-Image-Turbo",
+    _file(
+        "diffusion_models",
+        "z_image_turbo_bf16.safetensors",
+        "Comfy-Org/z_image_turbo/resolve/main/split_files/diffusion_models",
+    ),
+    (
+        _file(
+            "text_encoders",
+            "qwen_3_4b.safetensors",
+            "Comfy-Org/z_image_turbo/resolve/main/split_files/text_encoders",
+        ),
+    ),
+    "lumina2",
+    _file("vae", "ae.safetensors", "Comfy-Org/z_image_turbo/resolve/main/split_files/vae"),
+    _file(
+        "model_patches",
+        "Z-Image-Turbo-Fun-Controlnet-Union.safetensors",
+        "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union/resolve/main",
+    ),
+)
+KONTEXT = Transformer(
+    "Flux.1 Kontext",
+    _file(
+        "diffusion_models",
+        "flux1-dev-kontext_fp8_scaled.safetensors",
+        "Comfy-Org/flux1-kontext-dev_ComfyUI/resolve/main/split_files/diffusion_models",
+    ),
+    (
+        _file(
+            "text_encoders",
+            "clip_l.safetensors",
+            "comfyanonymous/flux_text_encoders/resolve/main",
+        ),
+        _file(
+            "text_encoders",
+            "t5xxl_fp8_e4m3fn_scaled.safetensors",
+            "comfyanonymous/flux_text_encoders/resolve/main",
+        ),
+    ),
+    "flux",
+    _file(
+        "vae",
+        "ae.safetensors",
+        "Comfy-Org/Lumina_Image_2.0_Repackaged/resolve/main/split_files/vae",
+    ),
 )
 
 

@@ -4,7 +4,7 @@ Prompts go from part to part as a dictionary of the inputs that samplers have fo
 """
 
 from workflows.graph import Graph, Node, Output
-from workflows.models import Family
+from workflows.models import Family, Transformer
 
 SAMPLING = {
     "seed": 1,
@@ -13,6 +13,7 @@ SAMPLING = {
     "sampler_name": "dpmpp_2m",
     "scheduler": "karras",
 }
+STYLE = "watercolor painting, soft washes of color, paper texture"
 Link = Node | Output
 Prompts = dict[str, Link]
 
@@ -20,7 +21,7 @@ Prompts = dict[str, Link]
 def load_checkpoint(graph: Graph, family: Family) -> Node:
     """Load a family's checkpoint."""
     file = family.checkpoint
-    return graph.node("CheckpointLoaderSimple", download=file, ckpt_name=file["name"])
+    return graph.node("CheckpointLoaderSimple", download=(file,), ckpt_name=file["name"])
 
 
 def models(graph: Graph, family: Family) -> tuple[Node, Node]:
@@ -28,8 +29,24 @@ def models(graph: Graph, family: Family) -> tuple[Node, Node]:
     file = family.controlnet
     with graph.group("2. Models"):
         checkpoint = load_checkpoint(graph, family)
-        controlnet = graph.node("ControlNetLoader", download=file, control_net_name=file["name"])
+        inputs = {"download": (file,), "control_net_name": file["name"]}
+        controlnet = graph.node("ControlNetLoader", **inputs)
     return checkpoint, controlnet
+
+
+def load_transformer(graph: Graph, family: Transformer) -> tuple[Node, Node, Node]:
+    """Load a diffusion transformer, its text encoders and its VAE."""
+    file = family.model
+    inputs = {"unet_name": file["name"], "weight_dtype": "default"}
+    model = graph.node("UNETLoader", download=(file,), **inputs)
+    names = [file["name"] for file in family.encoders]
+    kind, keys = "CLIPLoader", ["clip_name"]
+    if len(names) > 1:
+        kind, keys = "DualCLIPLoader", ["clip_name1", "clip_name2"]
+    inputs = {**dict(zip(keys, names, strict=True)), "type": family.kind, "device": "default"}
+    clip = graph.node(kind, download=family.encoders, **inputs)
+    vae = graph.node("VAELoader", download=(family.vae,), vae_name=family.vae["name"])
+    return model, clip, vae
 
 
 def prompt(graph: Graph, clip: Link, text: str, title: str = "Prompt") -> Node:
@@ -45,11 +62,19 @@ def prompts(graph: Graph, clip: Link, positive: str, negative: str) -> Prompts:
     }
 
 
+def one_prompt(graph: Graph, clip: Link, text: str, title: str = "Prompt") -> Prompts:
+    """Encode what to paint, for a model that paints with cfg 1, which heeds no other prompt."""
+    positive = prompt(graph, clip, text, title)
+    return {
+        "positive": positive,
+        "negative": graph.node("ConditioningZeroOut", conditioning=positive),
+    }
+
+
 def style(graph: Graph, clip: Link) -> Prompts:
     """Add the prompts of the workflows that paint a video anew, in a group."""
-    positive = "watercolor painting, soft washes of color, paper texture"
     with graph.group("3. Style"):
-        return prompts(graph, clip, positive, "photo, blurry, text, watermark")
+        return prompts(graph, clip, STYLE, "photo, blurry, text, watermark")
 
 
 def cut(
