@@ -64,8 +64,9 @@ GRAPHS = {
         family="flux", start_percent=0.2, end_percent=0.7, steps=3, cfg=1.5
     ),
     "Qwen-Image": Plan(family="qwen_image"),
-    "Qwen-Image, masks per frame": Plan(
-        family="qwen_image", noise_mask=ONE, extras=(Extra("mask", CLIP), Extra("default"))
+    # Stock ComfyUI fails at prompts' masks with one row per frame on such latents.
+    "Qwen-Image, masks": Plan(
+        family="qwen_image", noise_mask=ONE, extras=(Extra("mask", ONE), Extra("default"))
     ),
     "Z-Image, mid + up": Plan(family="z_image", layers="mid + up", sampler="dpmpp_2m_sde"),
     "SD3.5": Plan(family="sd35_medium", prompts=CLIP, extras=(Extra("range"),), denoise=1.0),
