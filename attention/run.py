@@ -291,8 +291,7 @@ class Evaluation:
         names = self._names(layer, entries, len(rows), count, rows[0][0].device)
         place = {name: row for row, name in enumerate(names)}
         references = [simplest(self._references(key, frame)) for key, frame in names]
-        outside = {name for row in references for name in row}.difference(names)
-        kept = {name: self.run.bank.load(*name) for name in outside}
+        kept = self._outside(names, references)
         result = [
             tuple(rows[place[name]] if name in place else kept[name] for name in row)
             for row in references
@@ -337,12 +336,20 @@ class Evaluation:
     ) -> list[Made]:
         """Apply `gather` or `collect` to each tensor; rows are named (key, frame)."""
         references = [self._references(key, frame) for key, frame in names]
-        outside = {name for row in references for name in row}.difference(names)
-        kept = {name: self.run.bank.load(*name) for name in outside}
+        kept = self._outside(names, references)
         return [
-            function(stream, names, references, {name: kept[name][number] for name in outside})
+            function(stream, names, references, {name: kept[name][number] for name in kept})
             for number, stream in enumerate(tokens)
         ]
+
+    def _outside(
+        self,
+        names: Sequence[tuple[Key, int]],
+        references: Sequence[tuple[tuple[Key, int], ...]],
+    ) -> dict[tuple[Key, int], Tokens]:
+        """Load the references of a batch that are not among its own rows."""
+        outside = {name for row in references for name in row}.difference(names)
+        return {name: self.run.bank.load(*name) for name in outside}
 
     def _references(self, key: Key, frame: int) -> tuple[tuple[Key, int], ...]:
         """Return a frame's references, or only the frame itself if a reference is missing."""

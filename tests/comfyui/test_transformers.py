@@ -120,10 +120,10 @@ def test_the_layout_that_is_found_is_that_of_the_source(family, model, prompts):
     """Every call in which the picture attends to itself is found, and no other one."""
     latent = family.clip(2)
     layouts = layouts_of(tiny.patch(model, layers="all"), prompts, latent)
-    form, calls = next(iter(layouts.measured.items()))  # that of the first prompt
+    form, known = next(iter(layouts.measured.items()))  # that of the first prompt
     size = form[0][1:]
     assert size == tuple(latent["samples"].shape[2:])
-    found = [layer for layers in calls.values() for layer in layers.values()]
+    found = [layer for layers in known.layers.values() for layer in layers.values()]
     expected = [call for call in family.expected() if IMG in call.queries and IMG in call.keys]
     assert len(found) == len(expected)
     parts = family.parts()
@@ -146,8 +146,8 @@ def test_prompts_of_one_length_with_pictures_in_other_places():
     latent = flux.clip(2)
     layouts = layouts_of(tiny.patch(flux.model(), layers="all"), prompts, latent)
     starts = [
-        {layers[34, 34].layout.keys.start for layers in calls.values()}
-        for calls in layouts.measured.values()
+        {layers[34, 34].layout.keys.start for layers in known.layers.values()}
+        for known in layouts.measured.values()
     ]
     assert starts == [{7}, {19}]
 
