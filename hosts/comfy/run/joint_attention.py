@@ -80,13 +80,13 @@ class JointPass:
             return plain(query, key, value, mask)
         self.reached.add(layer.address)
         rows = [tuple(views) for views in zip(_views(key, layer), _views(value, layer))]
-        attended = self.evaluation.attended(
+        attended, biases = self.evaluation.attended(
             layer.address, self.entries, rows, layer.layout.keys.length
         )
         if all(len(found) == 1 and found[0] is own for found, own in zip(attended, rows)):
             return plain(query, key, value, mask)
         references = [[_whole(tokens, layer) for tokens in of_row] for of_row in attended]
-        return attend_jointly(query, key, value, mask, layer.layout, references, plain)
+        return attend_jointly(query, key, value, mask, layer.layout, references, plain, biases)
 
     def _layer(self, arguments: Arguments) -> ImageLayer | None:
         """Return the layer of the picture that a call belongs to, or None."""
