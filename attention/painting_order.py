@@ -41,12 +41,18 @@ class PaintingOrder:
 
     @classmethod
     def of(
-        cls, policy: Policy, frames: int, start: int = 0, carry: bool = False
+        cls,
+        policy: Policy,
+        frames: int,
+        start: int = 0,
+        carry: bool = False,
+        after: Mapping[int, Sequence[int]] | None = None,
     ) -> "PaintingOrder":
         """Work out the order for the frames from `start` on.
 
         frames: the number of the last frame, plus 1. carry: whether frames after these are to go
-        on from them.
+        on from them. after: further frames that must not come after a frame, for other reasons
+        than attention.
         Raises ValueError if the policy names a frame that is not there, or none at all.
         """
         merges = {frame: merged(attended(policy, frame)) for frame in range(start, frames)}
@@ -54,7 +60,7 @@ class PaintingOrder:
         logits = {frame: added for frame, (_, added) in merges.items() if any(added.values())}
         for frame, named in references.items():
             _check(policy, frame, named, frames)
-        groups = _groups(references)
+        groups = _groups(_united(references, after or {}))
         readers = _last_readers(groups, references, frames)
         for frame in carried_frames(policy, frames) if carry else ():
             readers[frame] = len(groups)
@@ -118,6 +124,13 @@ def _check(policy: Policy, frame: int, named: Collection[int], frames: int) -> N
             f"{policy!r} lets frame {frame} attend to {tuple(named)}, but the clip has the frames "
             f"0 to {frames - 1}"
         )
+
+
+def _united(
+    references: Mapping[int, Sequence[int]], after: Mapping[int, Sequence[int]]
+) -> dict[int, tuple[int, ...]]:
+    """Return for each frame all that must not come after it."""
+    return {frame: (*named, *after.get(frame, ())) for frame, named in references.items()}
 
 
 def _groups(references: Mapping[int, Sequence[int]]) -> tuple[Group, ...]:

@@ -21,17 +21,30 @@ class Moment(Enum):
     AFTER_GUIDANCE = "on the one prediction that guidance makes of them"
 
 
+@dataclass(frozen=True)
+class Step:
+    """An evaluation of the model on some frames.
+
+    number: how many evaluations of these frames came before. noise_level: its sigma. frames: the
+    numbers of the frames in the clip. places: their positions in the latent.
+    """
+
+    number: int
+    noise_level: float
+    frames: Sequence[int]
+    places: Sequence[int]
+
+
 class StepOperation(ABC):
     """A change of the predicted clean latents."""
 
     moment: Moment = Moment.AFTER_GUIDANCE
 
     @abstractmethod
-    def __call__(self, x0: Tensor, places: Sequence[int], noise_level: float) -> Tensor:
+    def __call__(self, x0: Tensor, step: Step) -> Tensor:
         """Return the changed prediction, in the shape of x0.
 
-        x0: (frames, channels, height, width). places: the positions of these frames in the clip.
-        noise_level: the sigma of the step.
+        x0: (frames, channels, ..., height, width), the frames of the step.
         """
 
 
@@ -48,20 +61,14 @@ class KeepPictures(StepOperation):
     pictures: Tensor
     moment = Moment.BEFORE_GUIDANCE
 
-    def __call__(self, x0: Tensor, places: Sequence[int], noise_level: float) -> Tensor:
-        """Return the pictures at these places."""
-        return self.pictures[list(places)].to(x0)
+    def __call__(self, x0: Tensor, step: Step) -> Tensor:
+        """Return the pictures at the places of the step's frames."""
+        return self.pictures[list(step.places)].to(x0)
 
 
-def applied(
-    operations: Sequence[StepOperation],
-    moment: Moment,
-    x0: Tensor,
-    places: Sequence[int],
-    noise_level: float,
-) -> Tensor:
+def applied(operations: Sequence[StepOperation], moment: Moment, x0: Tensor, step: Step) -> Tensor:
     """Return a prediction after applying, in order, all operations that act at a moment."""
     for operation in operations:
         if operation.moment is moment:
-            x0 = operation(x0, places, noise_level)
+            x0 = operation(x0, step)
     return x0

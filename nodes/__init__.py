@@ -3,10 +3,11 @@
 What a node calls is imported when it runs: ComfyUI's start does not pay for it.
 """
 
-from . import attention, consistency, demo, encoding, noise, sampling, state
+from . import attention, consistency, demo, encoding, fusion, noise, sampling, state
 
 NODES = [
     *attention.NODES,
+    *fusion.NODES,
     *sampling.NODES,
     *noise.NODES,
     *encoding.NODES,

@@ -1,11 +1,12 @@
-"""Attach cross-frame attention to a MODEL.
+"""Attach cross-frame attention or fusion, or both, to a MODEL.
 
-A clone of the MODEL gets frozen settings, six wrappers and, if it is a U-Net, one attn1 patch.
+A clone of the MODEL gets frozen settings and five wrappers. For attention it gets one wrapper more
+and, if it is a U-Net, one attn1 patch.
 Patch and wrappers are plain functions without state (see `run/self_attention.py`,
 `run/joint_attention.py`, `orders/wrappers.py`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from comfy.patcher_extension import WrappersMP
@@ -13,8 +14,9 @@ from comfy.patcher_extension import WrappersMP
 from ...attention import LAYER_SETS, LayerSet, Storage, Weights, with_scenes
 from .errors import BadInputError
 from .model.carried import Carried, carried_by
+from .model.motion import checked_motion, fused_keyframes
 from .model.policy import chosen_policy, frames_in
-from .model.settings import BANK_DEVICES, KEY, NODE, Settings
+from .model.settings import BANK_DEVICES, FUSION_NODE, KEY, NODE, FusionChoice, Settings
 from .model.transformer import check_family
 from .model.unet import Attn1, is_unet, self_attention_layers
 from .orders.evaluation import change_prediction, evaluate_clip
@@ -68,7 +70,8 @@ def attach(model, choice: Choice):
             f"the range from {choice.start_percent} to {choice.end_percent} is empty.",
             "Make start_percent smaller than end_percent.",
         )
-    if carried_by(model.model_options) is not None:
+    carried = carried_by(model.model_options)
+    if carried is not None and carried.settings.attends:
         raise BadInputError(
             "model",
             "it already carries cross-frame attention.",
@@ -85,6 +88,7 @@ def attach(model, choice: Choice):
         frames_per_batch=choice.frames_per_batch,
         storage=Storage(BANK_DEVICES[choice.bank_device], choice.bank_precision),
         state=state_at(choice.state, choice.first_frame),
+        fusion=None if carried is None else carried.settings.fusion,
     )
     return attach_settings(model, settings)
 
@@ -97,15 +101,71 @@ def _layers(model, layer_set: LayerSet) -> tuple[Attn1, ...] | None:
     return None
 
 
+@dataclass(frozen=True)
+class ChosenFusion:
+    """What the user chose on the CrossFrameFusion node, as the node's inputs give it.
+
+    motion: what CrossFrameMotion has made. keyframes: numbers of frames, as text; if it is empty,
+    they are those that the motion comes with. For the others see `FusionChoice`.
+    """
+
+    motion: Any
+    strength: float
+    start_percent: float
+    end_percent: float
+    to: str
+    keyframes: str = ""
+
+
+def attach_fusion(model, choice: ChosenFusion):
+    """Return a clone of a MODEL whose frames are fused; the MODEL itself stays as it is.
+
+    Raises BadInputError if the range is empty, if the model is already fused, if keyframes contain
+    anything but numbers or nobody is fused to them, or if there is no motion.
+    """
+    if choice.start_percent >= choice.end_percent:
+        raise BadInputError(
+            "start_percent",
+            f"the range from {choice.start_percent} to {choice.end_percent} is empty.",
+            "Make start_percent smaller than end_percent.",
+        )
+    carried = carried_by(model.model_options)
+    if carried is not None and carried.settings.fusion is not None:
+        raise BadInputError(
+            "model",
+            "its frames are already fused.",
+            f"Connect the MODEL from before the other {FUSION_NODE} node.",
+        )
+    if not is_unet(model):
+        check_family(model)
+    fusion = FusionChoice(
+        checked_motion(choice.motion),
+        choice.strength,
+        choice.start_percent,
+        choice.end_percent,
+        choice.to,
+        fused_keyframes(choice.to, choice.keyframes, choice.motion),
+    )
+    if carried is None:
+        return attach_settings(model, Settings.without_attention(fusion))
+    return attach_settings(model, replace(carried.settings, fusion=fusion))
+
+
 def attach_settings(model, settings: Settings):
-    """Attach settings that are already resolved for this model, as `attach` does."""
-    patched = model.clone()
+    """Attach settings that are already resolved for this model, as `attach` does.
+
+    If the model carries settings already, these take their place.
+    """
+    patched, before = model.clone(), carried_by(model.model_options)
     patched.model_options.setdefault("transformer_options", {})[KEY] = Carried(settings)
-    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, run_sampling)
-    patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, run_sampler)
-    patched.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, ask_for_memory)
-    patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, change_prediction)
-    patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, evaluate_clip)
+    if before is None:
+        patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, run_sampling)
+        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, run_sampler)
+        patched.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, ask_for_memory)
+        patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, change_prediction)
+        patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, evaluate_clip)
+    if not settings.attends or (before is not None and before.settings.attends):
+        return patched
     if settings.layers is not None:
         patched.set_model_attn1_patch(attn1_patch)
         patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, share_projections)

@@ -19,6 +19,31 @@ CONFIGS = {"sd15": tiny.SD15, "sdxl": tiny.SDXL, "inpaint": tiny.INPAINT}
 
 
 @dataclass(frozen=True)
+class Moving:
+    """The motion of a clip whose things move to the right by one latent per frame.
+
+    The upper half of every frame is not to be trusted. size: of a frame, in latents.
+    """
+
+    frames: int
+    size: tuple[int, int]
+    keyframes: tuple[int, ...] = (0, 3)
+
+    @property
+    def fingerprint(self) -> str:
+        return repr(self)
+
+    def between(self, frame, other, grid=None):
+        from crossframe.motion import PairMotion, pixel_grid
+
+        rows, columns = grid or self.size
+        positions = pixel_grid(torch.empty(rows, columns, 2)) + torch.tensor([other - frame, 0.0])
+        trust = ((positions[..., 0] > 0) & (positions[..., 0] < columns)).float()
+        trust[: rows // 2] = 0
+        return PairMotion(positions, trust)
+
+
+@dataclass(frozen=True)
 class Control:
     """A ControlNet or T2I-adapter in a chain; hints: ONE or CLIP."""
 
@@ -72,6 +97,8 @@ class Plan:
     pictures: str | None = None  # rows of the reference latents in both prompts
     keyframes: str = ""
     weights: tuple[float, float, float] = (1.0, 1.0, 1.0)  # first, previous, self
+    fused_to: str | None = None  # a name in FUSED_TO, along Moving
+    attends: bool = True  # whether there is cross-frame attention
 
     @property
     def size(self) -> tuple[int, int]:
@@ -205,6 +232,10 @@ class Graph:
             model = GUIDANCE[self.plan.guidance](model)
         if self.plan.patch:
             model = with_rows(model, self.plan.frames)
+        if self.plan.fused_to is not None:
+            model = self.fused(model, self.plan.fused_to)
+        if not self.plan.attends:
+            return model
         first, previous, own = self.plan.weights
         return tiny.patch(
             model,
@@ -219,6 +250,16 @@ class Graph:
             previous_weight=previous,
             self_weight=own,
         )
+
+    def fused(self, model, to: str, **inputs):
+        """The MODEL after the node CrossFrameFusion, with the motion of the plan's clip."""
+        from crossframe.nodes.fusion import CrossFrameFusion
+
+        motion = Moving(self.plan.frames, self.plan.size)
+        chosen = {"strength": 0.5, "start_percent": 0.0, "end_percent": 0.8, "to": to}
+        return CrossFrameFusion.execute(model=model, **{"motion": motion, **chosen, **inputs}).args[
+            0
+        ]
 
     def guider(self, model):
         """The plan's GUIDER on a MODEL."""

@@ -87,6 +87,20 @@ GRAPHS = {
         family="flux", references="keyframes + previous", keyframes="2, 4", weights=(0.5, 1.0, 1.0)
     ),
     "Z-Image, keyframes": Plan(family="z_image", references="keyframes", keyframes="0, 2, 4"),
+    "fused to keyframes, without attention": Plan(fused_to="keyframes", attends=False),
+    "fused to first + previous": Plan(fused_to="first + previous", noise_mask=CLIP, prompts=CLIP),
+    "fused to keyframes, looking at keyframes": Plan(
+        fused_to="keyframes",
+        references="keyframes",
+        keyframes="0, 3",
+        layers="up",
+        sampler="dpmpp_2m_sde",
+        steps=4,
+    ),
+    "Flux, fused, without attention": Plan(
+        family="flux", fused_to="first + previous", attends=False, steps=3
+    ),
+    "Qwen-Image, fused": Plan(family="qwen_image", fused_to="keyframes", references="first"),
     "PerpNeg": Plan(guider="perp neg"),
 }
 REFUSED = {

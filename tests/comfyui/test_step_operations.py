@@ -15,9 +15,9 @@ class Brighten(StepOperation):
 
     moment: Moment = Moment.AFTER_GUIDANCE
 
-    def __call__(self, x0, places, noise_level):
-        numbers = torch.tensor(places, dtype=x0.dtype).view(-1, 1, 1, 1)
-        return x0 + 0.05 * (1 + numbers) * noise_level
+    def __call__(self, x0, step):
+        numbers = torch.tensor(step.places, dtype=x0.dtype).view(-1, 1, 1, 1)
+        return x0 + 0.05 * (1 + numbers) * step.noise_level
 
 
 @pytest.fixture

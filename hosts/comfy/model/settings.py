@@ -8,9 +8,13 @@ from typing import Any
 import torch
 
 from ....attention import Layer, Policy, Storage
+from ....attention.references import Own
+from ....motion import Motion
 from .unet import Attn1
 
 NODE = "CrossFrameAttention"
+FUSION_NODE = "CrossFrameFusion"
+NO_LAYERS = "none"
 # The slot in transformer options; see `carried.py`.
 KEY = "crossframe"
 # Where hidden states are kept, by the node's words; None is the device that computes them.
@@ -27,11 +31,31 @@ def count_by_block(layers: Iterable[tuple]) -> str:
 
 
 @dataclass(frozen=True)
+class FusionChoice:
+    """What the user chose on the CrossFrameFusion node.
+
+    motion: that of the clip. strength: the share of other frames, 0 to 1. start_percent,
+    end_percent: the part of the denoising. to: a name in FUSED_TO. keyframes: numbers of frames.
+    """
+
+    motion: Motion
+    strength: float
+    start_percent: float
+    end_percent: float
+    to: str
+    keyframes: tuple[int, ...]
+
+    def __str__(self) -> str:
+        part = f"{self.start_percent:.0%} to {self.end_percent:.0%}"
+        return f"fused to {self.to} by {self.strength:.0%}; from {part}"
+
+
+@dataclass(frozen=True)
 class Settings:
     """What the user chose, resolved for one model. It is frozen, and all clones share it.
 
-    layer_set: a name in LAYER_SETS. layers: its layers in a U-Net; None for a transformer, whose
-    layers are found when it runs.
+    layer_set: a name in LAYER_SETS, or NO_LAYERS without cross-frame attention. layers: its layers
+    in a U-Net; None for a transformer, whose layers are found when it runs.
     """
 
     policy: Policy
@@ -43,6 +67,17 @@ class Settings:
     storage: Storage
     # What the frames before this latent have left: a state with its origin, see `state/`.
     state: Any = None
+    fusion: FusionChoice | None = None
+
+    @classmethod
+    def without_attention(cls, fusion: FusionChoice) -> "Settings":
+        """Return settings for a MODEL whose frames are fused and do not look at one another."""
+        return cls(Own(), NO_LAYERS, (), 0.0, 1.0, 0, Storage(), fusion=fusion)
+
+    @property
+    def attends(self) -> bool:
+        """Whether there is cross-frame attention."""
+        return self.layer_set != NO_LAYERS
 
     @property
     def addresses(self) -> frozenset[Layer]:
@@ -50,6 +85,11 @@ class Settings:
         return frozenset(attn1.layer for attn1 in self.layers or ())
 
     def __str__(self) -> str:
+        attention = (self._attention(),) if self.attends else ()
+        fusion = () if self.fusion is None else (str(self.fusion),)
+        return "; ".join((*attention, *fusion))
+
+    def _attention(self) -> str:
         layers = f"'{self.layer_set}'"
         if self.layers is not None:
             layers = count_by_block(attn1.layer for attn1 in self.layers)

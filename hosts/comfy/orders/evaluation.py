@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ....attention import FrameByFrame, Layer
-from ....latents.operations import Moment, applied
+from ....latents.operations import Moment, Step, applied
 from ..model.carried import carried_by, run_of
 from ..model.settings import NODE
 from ..rows.conditions import conds_of_frames, name_conds
@@ -69,8 +69,9 @@ def change_prediction(executor, x, timestep, model_options, seed):
 
 def operated(run: ComfyRun, moment: Moment, x0: Tensor, timestep: Tensor) -> Tensor:
     """Return a prediction for the sampled frames after applying the run's step operations."""
-    places = run.facts.places(sampled_frames(run))
-    return applied(run.facts.operations, moment, x0, places, float(timestep[0]))
+    frames = sampled_frames(run)
+    step = Step(run.lead.step, float(timestep[0]), frames, run.facts.places(frames))
+    return applied(run.facts.operations, moment, x0, step)
 
 
 def sampled_frames(run: ComfyRun) -> Sequence[int]:

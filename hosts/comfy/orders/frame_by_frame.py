@@ -116,7 +116,7 @@ def sample_frames(
             bank = true_size(bank, run)
             is_last = len(finished) == len(run.facts.order.groups)
             if record is not None and run.facts.origin is not None and not is_last:
-                record.add(finished[-1], run.lead, run.facts.origin)
+                record.add(finished[-1], run, run.facts.origin)
     finally:
         painter.close()
     return _outcome(run, finished, bank, continuation.carry)
@@ -249,7 +249,7 @@ def _outcome(
     log.info("Cross-frame attention: %s.", held)
     state = None
     if carry and run.facts.origin is not None:
-        state = ComfyState.of(run.lead.leave(), run.facts.origin)
+        state = ComfyState.of(run.leave(), run.facts.origin)
     held = f"{held} ({readable_size(bank.nbytes)} expected)"
     return SampledFrames(samples, x0, state, _report(run, held))
 

@@ -3,18 +3,28 @@
 It travels to the sampling wrappers in one slot of ComfyUI's options (`model/carried.py`).
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 import torch
 
-from ....attention import Evaluation, FrameByFrame, Layer, PaintingOrder, PerStep, Policy, Run
+from ....attention import (
+    Evaluation,
+    FrameByFrame,
+    Layer,
+    PaintingOrder,
+    PerStep,
+    Policy,
+    Run,
+    State,
+)
 from ....attention.noise_levels import at_most
+from ....latents.fusion import Fusion, FusionPlan
 from ....latents.operations import StepOperation
 from ..errors import BadInputError
 from ..model.carried import carrying, settings_of
-from ..model.settings import Settings
+from ..model.settings import FusionChoice, Settings
 from ..neighbours.guidance_trial import Verdict
 from ..neighbours.known import needs_one_batch
 from ..noise.frame_numbers import numbers_of
@@ -24,6 +34,14 @@ from ..state.comfy_state import ComfyState, Origin
 from ..state.continuation import ANEW, NOTHING, Continuation
 from ..state.record import Taken
 from ..state.same_sampling import check_origin
+from .fusion import (
+    check_groups,
+    check_predictions,
+    in_order,
+    plan_fusion,
+    predictions_in,
+    stored_predictions,
+)
 from .memory import MemoryPlan
 from .self_attention import LayerCalls
 from .shared_projections import SharedProjections
@@ -78,7 +96,7 @@ class ComfyRun(Generic[Lead]):
     noise: draws noise for the frames that are being sampled. verdict: the result of the trial of
     guidance, or None before it. sharing: decides where rows share projections in a U-Net, or None
     before the model is called. layouts: where the picture's tokens lie in a transformer, or None
-    for a U-Net.
+    for a U-Net. fusion: the step operation that fuses frames, or None.
     """
 
     facts: Facts
@@ -91,6 +109,7 @@ class ComfyRun(Generic[Lead]):
     verdict: Verdict | None = None
     sharing: SharedProjections | None = None
     layouts: TokenLayouts | None = None
+    fusion: Fusion | None = None
 
     @property
     def one_frame(self) -> bool:
@@ -100,6 +119,22 @@ class ComfyRun(Generic[Lead]):
     def evaluate(self, frames: Sequence[int], layers: frozenset[Layer], names: dict):
         """Describe a call of the model on some frames. names: see `name_conds`."""
         return ComfyEvaluation(self.core, self.lead.step, tuple(frames), layers, names)
+
+    def leave(self: "ComfyRun[FrameByFrame]", frames: Collection[int] | None = None) -> State:
+        """Return what frames have left. frames: those that count, or None for all.
+
+        Raises StepMismatchError if the current group stopped early.
+        """
+        left = self.lead.leave(frames)
+        if self.fusion is None:
+            return left
+        stored = {**left.stored, **stored_predictions(self.fusion, frames)}
+        return replace(left, stored=stored)
+
+    def needed(self: "ComfyRun[FrameByFrame]") -> frozenset[int]:
+        """Return the painted frames that later groups need."""
+        needed = self.lead.needed()
+        return needed if self.fusion is None else needed | self.fusion.needed(self.lead.frames)
 
     def draws(self, noise: torch.Tensor, seed: int | None) -> Sequence[int]:
         """Return the number of the noise draw for each frame that is being sampled.
@@ -166,8 +201,8 @@ def new_run(
     first = continuation.first
     frames = first + noise.shape[0]
     policy = continuation.policy(settings.policy, frames)
-    order = PaintingOrder.of(policy, frames, first, continuation.carry)
     one_frame = lead is FrameByFrame
+    order, plan = _orders(settings, policy, range(first, frames), continuation, noise, one_frame)
     if one_frame and numbers is None:
         numbers = range(order.start, order.frames)
     facts = Facts(
@@ -178,17 +213,65 @@ def new_run(
         _sigmas(guider, settings),
         one_noise,
         numbers,
-        operations,
     )
+    fusion = None
+    if plan is not None and settings.fusion is not None:
+        before = state if taken is None else taken.state
+        fusion = _fusion(guider, settings.fusion, plan, before, noise)
+        operations = (*operations, fusion)
+    facts = replace(facts, operations=operations)
     core = _core(facts, state, taken, one_frame)
     one_batch = not one_frame and needs_one_batch(guider, noise.shape[0])
     memory = MemoryPlan(settings, order, one_batch, state is not None)
     layouts = TokenLayouts() if settings.layers is None else None
-    return ComfyRun(facts, core, lead(core), memory, layouts=layouts)
+    return ComfyRun(facts, core, lead(core), memory, layouts=layouts, fusion=fusion)
 
 
-def _sigmas(guider, settings: Settings) -> tuple[float, float]:
-    """Return the noise levels at which cross-frame attention begins and ends."""
+def _orders(
+    settings: Settings,
+    policy: Policy,
+    frames: range,
+    continuation: Continuation,
+    noise: torch.Tensor,
+    one_frame: bool,
+) -> tuple[PaintingOrder, FusionPlan | None]:
+    """Return the order in which frames are painted, and what is fused to what, if anything.
+
+    Frame by frame, a frame is painted after those that it is fused to. Otherwise all frames of a
+    step are there before any is fused. Raises BadInputError if the fusion does not fit the clip.
+    """
+    carry = continuation.carry
+    order = PaintingOrder.of(policy, frames.stop, frames.start, carry)
+    if settings.fusion is None:
+        return order, None
+    plan = plan_fusion(settings.fusion, policy, frames, carry, noise.shape)
+    if not one_frame:
+        return order, plan
+    united = PaintingOrder.of(policy, frames.stop, frames.start, carry, plan.targets)
+    check_groups(united, order, settings.fusion.to)
+    return united, in_order(plan, united)
+
+
+def _fusion(
+    guider,
+    choice: FusionChoice,
+    plan: FusionPlan,
+    state: ComfyState | None,
+    noise: torch.Tensor,
+) -> Fusion:
+    """Return the step operation that fuses frames. state: what earlier frames have left."""
+    first, last = _sigmas(guider, choice)
+    given = predictions_in({} if state is None else state.stored, noise.shape[1:])
+    check_predictions(plan, given)
+
+    def acts(sigma: float) -> bool:
+        return at_most(last, sigma) and at_most(sigma, first)
+
+    return Fusion(choice.motion, plan, choice.strength, acts, given)
+
+
+def _sigmas(guider, settings: Settings | FusionChoice) -> tuple[float, float]:
+    """Return the noise levels at which cross-frame attention, or fusion, begins and ends."""
     sampling = guider.model_patcher.get_model_object("model_sampling")
     return (
         float(sampling.percent_to_sigma(settings.start_percent)),

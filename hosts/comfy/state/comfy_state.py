@@ -28,6 +28,7 @@ class Origin:
     for a transformer the name of the layer set alone, as (name,). part: the part of the denoising
     in which cross-frame attention acts. latent: (channels, ..., height, width).
     guidance: (name, number) of the conds that run. noise: a digest of the first frame's noise.
+    fusion: (strength, start, end) and the name of what frames are fused to; empty without fusion.
     """
 
     model: str
@@ -40,6 +41,7 @@ class Origin:
     latent: tuple[int, ...]
     guidance: tuple[tuple[str, int], ...]
     noise: str
+    fusion: tuple = ()
 
     @classmethod
     def of(cls, guider, noise: torch.Tensor, sampler, sigmas: torch.Tensor) -> "Origin":
@@ -57,6 +59,7 @@ class Origin:
             tuple(noise.shape[1:]),
             tuple(conds_that_run(guider).items()),
             digest(noise[:1]),
+            _fusion(settings),
         )
 
     def same_weights(self, other: "Origin") -> bool:
@@ -99,6 +102,13 @@ def _layers(settings: Settings) -> tuple[tuple, ...]:
     if settings.layers is None:
         return ((settings.layer_set,),)
     return tuple((*attn1.layer, attn1.channels, attn1.halvings) for attn1 in settings.layers)
+
+
+def _fusion(settings: Settings) -> tuple:
+    """Return the fusion as an origin describes it."""
+    if (chosen := settings.fusion) is None:
+        return ()
+    return (chosen.strength, chosen.start_percent, chosen.end_percent, chosen.to)
 
 
 def _has_a_name(entry: Any) -> bool:

@@ -19,14 +19,14 @@ import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import folder_paths
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from ....attention import FrameByFrame
+from ....attention import FrameByFrame, State
 from ..page.notes import Notes
 from .comfy_state import ComfyState, Origin
 from .files import SUFFIX, read, write, write_whole
@@ -38,6 +38,18 @@ PARTS = (".hidden_", ".latents_", ".tmp")  # names of incomplete files begin wit
 
 # Samples and x0 of the frames of a group, each (frames, channels, height, width).
 Finished = tuple[torch.Tensor, torch.Tensor | None]
+
+
+class Leaving(Protocol):
+    """What a record asks of a run that paints frame by frame."""
+
+    lead: FrameByFrame
+
+    def leave(self, frames: Collection[int] | None = None) -> State:
+        """Return what some frames, or all, have left."""
+
+    def needed(self) -> frozenset[int]:
+        """Return the painted frames that later groups need."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +121,12 @@ class Record:
         log.info("Cross-frame attention: going on after %d finished frames.", count)
         return Taken(tuple(finished), state)
 
-    def add(self, finished: Finished, lead: FrameByFrame, origin: Origin) -> None:
+    def add(self, finished: Finished, run: Leaving, origin: Origin) -> None:
         """Keep the group that a run has just finished, if that is possible."""
         if self._given_up:
             return
         try:
-            self._write(finished, lead, origin)
+            self._write(finished, run, origin)
         except (OSError, SafetensorError) as error:  # the latter is what a full disk comes as
             self._give_up(f"{self.folder} cannot be written ({error})")
 
@@ -138,15 +150,15 @@ class Record:
                 stored.setdefault(key, {}).update(tokens)
         return ComfyState(first, 0, tuple(json.loads(about["noise_levels"])), stored, origin)
 
-    def _write(self, finished: Finished, lead: FrameByFrame, origin: Origin) -> None:
+    def _write(self, finished: Finished, run: Leaving, origin: Origin) -> None:
         """Write a group's files, first the hidden states and then the latents."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        needed = sorted(lead.needed())
+        needed, lead = sorted(run.needed()), run.lead
         for number in needed:
             file = self._hidden(number)
             # An existing file of this group is left over from a run that did not finish the group.
             if number in lead.frames or not file.exists():
-                write(ComfyState.of(lead.leave({number}), origin), file)
+                write(ComfyState.of(run.leave({number}), origin), file)
         samples, x0 = finished
         tensors = {"samples": samples.contiguous()}
         if x0 is not None:

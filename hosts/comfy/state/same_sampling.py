@@ -113,6 +113,12 @@ def _of_attention(made: Origin, now: Origin) -> list[Pair]:
             SAME_SETTINGS,
         ),
         Pair(
+            _fusion(made.fusion),
+            _fusion(now.fusion),
+            "it was made {}, but this run is made {}.",
+            SAME_SETTINGS,
+        ),
+        Pair(
             _prompts(made.guidance),
             _prompts(now.guidance),
             "it was made with {}, but this run has {}.",
@@ -139,6 +145,13 @@ def _channels(layers: tuple[tuple, ...]) -> str:
 
 def _part(part: tuple[float, float]) -> str:
     return f"from {part[0]:g} to {part[1]:g} of the denoising"
+
+
+def _fusion(fusion: tuple) -> str:
+    if not fusion:
+        return "without fusion"
+    strength, start, end, to = fusion
+    return f"with frames fused to {to} by {strength:g} {_part((start, end))}"
 
 
 def _prompts(guidance: tuple[tuple[str, int], ...]) -> str:
