@@ -16,8 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..consistency import Correspondence
-from ..consistency.correspondence import inside
+from ..motion import Correspondence, inside
 
 SIZE = 64  # height and width of a frame in pixels
 CLASSES = ("background", "disc", "square", "triangle")
