@@ -19,6 +19,7 @@ from .. import consistency
 from ..demo import world
 from ..demo.edit import PLAIN, STEADY, Setting
 from ..hosts.frame_noise import SAME
+from ..motion import Correspondence
 from .consistency import Row, edited, interval, options_parser, random_clips, table, table_cell
 
 DISTANCES = (1, 2, 4, 6, 12, 24, 48)
@@ -56,7 +57,7 @@ def parse_options() -> argparse.Namespace:
     return options
 
 
-def mean_error(edits: Tensor, motion: consistency.Correspondence) -> float:
+def mean_error(edits: Tensor, motion: Correspondence) -> float:
     """Return the warp error of one clip at one distance, as the mean over its seeds.
 
     edits: (seeds, frames, 3, h, w).

@@ -1,6 +1,5 @@
 """Measures of how steady a clip is, with exact or with estimated motion. Pure torch."""
 
-from .correspondence import Correspondence, sample
 from .measures import (
     class_distance,
     colour_spread,
@@ -13,14 +12,12 @@ from .measures import (
 )
 
 __all__ = [
-    "Correspondence",
     "class_distance",
     "colour_spread",
     "fine_detail",
     "frames_not_finite",
     "layout_accuracy",
     "mean_colours",
-    "sample",
     "warp_error",
     "warp_error_map",
 ]

@@ -7,7 +7,7 @@ Frames are (frames, 3, height, width), RGB in 0..1. Labels say what each pixel s
 import torch
 from torch import Tensor
 
-from .correspondence import Correspondence, sample
+from ..motion import Correspondence, sample
 
 
 def warp_error(frames: Tensor, motion: Correspondence) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from ..motion.optical_flow import follow_motion
 from .measures import frames_not_finite, warp_error, warp_error_map
-from .optical_flow import follow_motion
 
 PLOT_SIZE = 512, 320  # width and height in pixels
 MARGIN = 56, 32  # around the plot, in pixels

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import consistency
+from ..motion import Correspondence
 from . import world
 
 NEAR = 1  # frames apart
@@ -22,8 +23,8 @@ class Truth:
     of pixels, (frames, SIZE, SIZE). newcomers: classes that are first seen after the first frame.
     """
 
-    near: consistency.Correspondence
-    far: consistency.Correspondence
+    near: Correspondence
+    far: Correspondence
     instance: Tensor
     part: Tensor
     newcomers: tuple[int, ...]
@@ -77,7 +78,7 @@ def diversity(edits: Tensor, truth: Truth) -> float:
     return _mean(colours.var(dim=0).mean(dim=-1).sqrt())  # (seeds, frames, parts, 3)
 
 
-def _newcomers(motion: consistency.Correspondence, truth: Truth) -> consistency.Correspondence:
+def _newcomers(motion: Correspondence, truth: Truth) -> Correspondence:
     """Return a motion that is valid only at pixels of newcomers."""
     classes = truth.part[motion.earlier].div(2, rounding_mode="floor")
     wanted = torch.isin(classes, torch.tensor(truth.newcomers, dtype=torch.long))

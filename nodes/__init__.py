@@ -3,15 +3,16 @@
 What a node calls is imported when it runs: ComfyUI's start does not pay for it.
 """
 
-from . import attention, consistency, demo, encoding, fusion, noise, sampling, state
+from . import attention, consistency, demo, encoding, fusion, motion, noise, sampling, state
 
 NODES = [
     *attention.NODES,
-    *fusion.NODES,
     *sampling.NODES,
     *noise.NODES,
     *encoding.NODES,
     *state.NODES,
+    *motion.NODES,
+    *fusion.NODES,
     *consistency.NODES,
     *demo.NODES,
 ]

@@ -7,7 +7,7 @@ CATEGORY = "CrossFrame"
 # The socket of what a run leaves for frames still to come (`hosts.comfy.state.ComfyState`).
 StateType = io.Custom("CROSS_FRAME_STATE")
 
-# The socket of the motion in a clip (`motion.Motion`).
+# The socket of what moves where in a clip (`motion.Motion`).
 MotionType = io.Custom("CROSS_FRAME_MOTION")
 
 # What people may call the method; only the node that is it answers to all of them.

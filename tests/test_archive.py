@@ -13,6 +13,7 @@ ROOMS = (
     "consistency",
     "hosts",
     "latents",
+    "motion",
     "nodes",
     "demo",
     "example_workflows",

@@ -14,11 +14,12 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each room may import these, and itself.
 MAY_IMPORT = {
     "attention": set(),
-    "consistency": set(),
-    "latents": set(),
-    "hosts": {"attention", "consistency", "latents"},
-    "nodes": {"attention", "consistency", "hosts", "latents"},
-    "demo": {"attention", "consistency", "hosts", "latents", "nodes"},
+    "motion": set(),
+    "consistency": {"motion"},
+    "latents": {"motion"},
+    "hosts": {"attention", "consistency", "latents", "motion"},
+    "nodes": {"attention", "consistency", "hosts", "latents", "motion"},
+    "demo": {"attention", "consistency", "hosts", "latents", "motion", "nodes"},
 }
 
 # The rooms and single files of hosts/comfy/: each may import those before it.
@@ -28,6 +29,7 @@ ROOMS = [
     "model",
     "demo",
     "consistency",
+    "motion",
     "encoding",
     "noise",
     "rows",
@@ -124,6 +126,7 @@ def test_the_rule_sees_every_way_to_import(source, rooms):
         ("crossframe", ["torch", "comfy", "comfy_api", "nodes", "diffusers", "transformers"]),
         ("crossframe.attention", ["comfy", "comfy_api", "nodes", "diffusers", "transformers"]),
         ("crossframe.latents", ["comfy", "comfy_api", "nodes", "diffusers", "transformers"]),
+        ("crossframe.motion", ["comfy", "comfy_api", "nodes", "diffusers", "skimage"]),
         ("crossframe.consistency", ["comfy", "comfy_api", "nodes", "diffusers", "skimage"]),
         ("crossframe.hosts.diffusers", ["comfy", "comfy_api", "nodes", "folder_paths"]),
     ],

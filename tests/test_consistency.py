@@ -6,11 +6,11 @@ from itertools import pairwise
 import pytest
 import torch
 from crossframe import consistency
-from crossframe.consistency.correspondence import inside, pixel_grid
-from crossframe.consistency.optical_flow import estimate_motion, follow_motion
 from crossframe.consistency.report import report
 from crossframe.demo import world
 from crossframe.demo.judge import Truth, judge
+from crossframe.motion import Correspondence, inside, pixel_grid
+from crossframe.motion.optical_flow import estimate_motion, follow_motion
 
 SIZE = 16
 
@@ -20,7 +20,7 @@ def shift(frames, x, lag=1):
     earlier = torch.arange(len(frames) - lag)
     grid = pixel_grid(torch.zeros(SIZE, SIZE, 2)).expand(len(earlier), -1, -1, -1)
     points = grid + torch.tensor([float(x * lag), 0.0])
-    return consistency.Correspondence(earlier, earlier + lag, points, inside(points))
+    return Correspondence(earlier, earlier + lag, points, inside(points))
 
 
 def moving_stripes(frames=5, speed=2):

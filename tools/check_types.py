@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("attention", "consistency", "latents", "hosts", "nodes")
+ROOMS = ("attention", "consistency", "latents", "motion", "hosts", "nodes")
 
 
 def main() -> int:

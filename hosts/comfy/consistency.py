@@ -8,8 +8,8 @@ import comfy.utils
 from torch import Tensor
 
 from ...consistency import frames_not_finite
-from ...consistency.optical_flow import LEAST_SIDE
 from ...consistency.report import Report, heat_map, plot, report
+from ...motion.optical_flow import LEAST_SIDE
 from .errors import BadInputError
 
 NO_STRUCTURE = 1 / 255  # RGB; a frame that varies by less counts as one colour

@@ -206,15 +206,15 @@ def test_two_fusions_are_refused(parts):
 
 
 def test_a_video_model_is_refused(parts):
-    from types import SimpleNamespace
+    import types
 
     import comfy.model_base
 
-    model = parts.model("flux").clone()
-    model.model = SimpleNamespace(diffusion_model=None)
-    model.model.__class__ = type("WAN21", (comfy.model_base.WAN21,), {})
+    base = object.__new__(comfy.model_base.WAN21)
+    object.__setattr__(base, "diffusion_model", None)
+    model = types.SimpleNamespace(model=base, model_options={})
     graph = Graph.build(PLAN, parts)
-    with pytest.raises(ValueError, match=r"^CrossFrameFusion: input 'model': .*video model"):
+    with pytest.raises(ValueError, match=r"^CrossFrameFusion: input 'model': WAN21 is a video mod"):
         graph.fused(model, "keyframes")
 
 

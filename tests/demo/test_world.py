@@ -4,9 +4,10 @@ from random import Random
 
 import pytest
 import torch
-from crossframe.consistency import colour_spread, layout_accuracy, sample, warp_error
+from crossframe.consistency import colour_spread, layout_accuracy, warp_error
 from crossframe.demo import looks, world
 from crossframe.demo.judge import PARTS, Truth, diversity
+from crossframe.motion import sample
 
 SEEDS = range(8)
 
