@@ -55,6 +55,9 @@ INVARIANCE = "tests/comfyui/test_invariance.py"
 HOOKS = "tests/comfyui/test_hook_keyframes.py"
 SHARED = "tests/comfyui/test_shared_projections.py"
 VAE_ENCODE = "tests/comfyui/test_vae_encode.py"
+WEIGHTS = "tests/comfyui/test_weights.py"
+KEYFRAMES = "tests/comfyui/test_keyframes.py"
+FUSION = "tests/comfyui/test_fusion.py"
 
 DEFECTS = [
     Defect(
@@ -138,8 +141,8 @@ DEFECTS = [
     Defect(
         "the previous frame is the batch's first",
         "attention/references.py",
-        "return (0, frame - 1) if frame else (0,)",
-        "return (0, max(frame - 2, 0)) if frame else (0,)",
+        "return (Reference(0, self.first), Reference(frame - 1, self.previous))",
+        "return (Reference(0, self.first), Reference(max(frame - 2, 0), self.previous))",
         "tests/comfyui/test_article.py",
     ),
     Defect(
@@ -152,8 +155,8 @@ DEFECTS = [
     Defect(
         "the node patches its input",
         "hosts/comfy/attach.py",
-        "patched = model.clone()",
-        "patched = model",
+        "patched, before = model.clone(), carried_by(model.model_options)",
+        "patched, before = model, carried_by(model.model_options)",
         REPEAT,
     ),
     Defect(
@@ -554,6 +557,97 @@ DEFECTS = [
         "if latent.ndim != 5:",
         "if latent.ndim > 3:",
         INVARIANCE,
+    ),
+    Defect(
+        "weights are lost where projections are shared",
+        "attention/shared.py",
+        "mask = bias_mask(batch.biases, key.shape[1], query)",
+        "mask = None",
+        WEIGHTS,
+    ),
+    Defect(
+        "weights are lost beside another attn1 patch",
+        "hosts/comfy/run/self_attention.py",
+        "bias_mask(biases, key.shape[1] // len(biases[0]), query)",
+        "None",
+        WEIGHTS,
+    ),
+    Defect(
+        "weights are lost in a transformer",
+        "attention/joint.py",
+        "if biases is not None and len(set(biases[row])) > 1:",
+        "if False:",
+        WEIGHTS,
+    ),
+    Defect(
+        "rows with other weights share their keys",
+        "attention/shared.py",
+        "groups.setdefault((references, biases[row] if biases else ()), []).append(row)",
+        "groups.setdefault((references, biases[0] if biases else ()), []).append(row)",
+        "tests/attention/test_shared.py",
+    ),
+    Defect(
+        "a frame that is named twice has the weight of one",
+        "attention/references.py",
+        "total[reference.frame] = total.get(reference.frame, 0.0) + reference.weight",
+        "total[reference.frame] = reference.weight",
+        "tests/attention/test_run.py",
+    ),
+    Defect(
+        "scenes share their keyframes",
+        "attention/references.py",
+        "frames = tuple(frame - start for frame in self.frames if start <= frame < stop)",
+        "frames = tuple(frame - start for frame in self.frames)",
+        KEYFRAMES,
+    ),
+    Defect(
+        "keyframes do not see one another",
+        "attention/references.py",
+        "if frame in self.frames or frame == 0:\n            return keyframes",
+        "if frame in self.frames:\n            return (frame,)",
+        KEYFRAMES,
+    ),
+    Defect(
+        "frames are fused where the motion is not certain",
+        "latents/fuse.py",
+        "trust = here.trust.to(x0)",
+        "trust = torch.ones_like(here.trust).to(x0)",
+        FUSION,
+    ),
+    Defect(
+        "frames are fused to what others were before fusion",
+        "latents/fusion.py",
+        "known[frame] = fuse_frame(own, others, self.strength)",
+        "known[frame] = own if len(step.frames) == 1 else fuse_frame(own, others, self.strength)",
+        "tests/latents/test_fusion.py",
+    ),
+    Defect(
+        "a state leaves no predictions",
+        "hosts/comfy/run/comfy_run.py",
+        "stored = {**left.stored, **stored_predictions(self.fusion, frames)}",
+        "stored = {**left.stored}",
+        FUSION,
+    ),
+    Defect(
+        "an interrupted run keeps no predictions",
+        "hosts/comfy/run/comfy_run.py",
+        "return needed if self.fusion is None else needed | self.fusion.needed(self.lead.frames)",
+        "return needed",
+        FUSION,
+    ),
+    Defect(
+        "fusion acts at every step",
+        "hosts/comfy/run/comfy_run.py",
+        "return at_most(last, sigma) and at_most(sigma, first)\n\n    return Fusion",
+        "return True\n\n    return Fusion",
+        FUSION,
+    ),
+    Defect(
+        "a second node adds the wrappers again",
+        "hosts/comfy/attach.py",
+        "if before is None:",
+        "if True:",
+        FUSION,
     ),
 ]
 
