@@ -29,6 +29,7 @@ def use_comfyui(path: Path, cpu: bool) -> None:
     """Make ComfyUI importable in this process, as its main.py does."""
     sys.path.insert(0, str(path))
     import comfy.cli_args
+    import utils  # noqa: F401  (in old versions, `nodes` puts another module of this name in front)
 
     comfy.cli_args.args.cpu = cpu
     comfy.cli_args.args.disable_api_nodes = True
