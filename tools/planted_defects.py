@@ -649,6 +649,13 @@ DEFECTS = [
         "if True:",
         FUSION,
     ),
+    Defect(
+        "a ControlNet's VAE takes the hints of a clip for one video",
+        "hosts/comfy/rows/conditions.py",
+        "if makes_videos(control.vae):",
+        "if False:",
+        "tests/comfyui/test_transformer_controls.py",
+    ),
 ]
 
 

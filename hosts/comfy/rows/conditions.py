@@ -56,6 +56,8 @@ class ControlCopies:
         twin.extra_concat_orig = [_rows(t, frames, clip) for t in control.extra_concat_orig]
         twin.cond_hint = None
         twin.extra_concat = None
+        if makes_videos(control.vae):
+            twin.vae = VAEOfPictures(control.vae)
         if control.previous_controlnet is not None:
             twin.previous_controlnet = self.of(control.previous_controlnet, frames, clip)
         return twin
@@ -73,6 +75,29 @@ class CarefulT2IAdapter(T2IAdapter):
         if self.cond_hint is not None and self.cond_hint.shape[0] != x_noisy.shape[0]:
             self.control_input = None
         return super().get_control(x_noisy, *args)
+
+
+class VAEOfPictures:
+    """Stands in for a ControlNet's VAE that was made for video, and encodes hints one by one.
+
+    Such a VAE takes a batch of hints for one video and compresses it over time. Then hints would
+    share latents, and there would be fewer latents than frames.
+    """
+
+    def __init__(self, vae) -> None:
+        self._vae = vae
+
+    def __getattr__(self, name: str):
+        return getattr(self._vae, name)
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return (hints, channels, 1, h, w). pixels: (hints, height, width, channels)."""
+        return torch.cat([self._vae.encode(picture) for picture in pixels.split(1)])
+
+
+def makes_videos(vae) -> bool:
+    """Return whether a VAE, or None, takes a batch of pictures for one video."""
+    return vae is not None and vae.latent_dim == 3 and not vae.not_video
 
 
 def picks_its_rows(control) -> bool:
