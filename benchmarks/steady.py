@@ -1,0 +1,244 @@
+"""Measure weights, keyframes and fusion: how steady clips get, and what that costs.
+
+It edits clips of the small world with the demo model in a real ComfyUI, through the nodes
+themselves, and compares them with their exact motion, as `benchmarks.consistency` does. The row
+*floor* is a clip with one perfect look that has gone through the autoencoder: no method can be
+steadier. Finished rows are kept in the output folder, so an interrupted run can continue.
+
+    python tools/module.py benchmarks.steady --output build/steady
+    python tools/module.py benchmarks.steady --output build/steady-long --frames 64 --far 48
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..demo import world
+from ..demo.exact_motion import ExactMotion
+from ..demo.judge import Truth
+from ..demo.looks import MOODS, describe, random_look
+from .consistency import (
+    Interval,
+    guards,
+    interval,
+    measure,
+    options_parser,
+    random_clips,
+    table,
+    table_cell,
+    write_csv,
+)
+
+EXACT, ESTIMATED = "exact motion", "estimated motion"
+FLOOR, PLAIN = "floor: one perfect look through the autoencoder", "plain, different noise"
+SAME, DIFFERENT = "same for every frame", "different per frame"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the tables.
+
+    attention, fusion: inputs of the nodes CrossFrameAttention and CrossFrameFusion, or None without
+    them. motion: EXACT or ESTIMATED. noise: an option of CrossFrameNoise.
+    """
+
+    attention: dict[str, Any] | None = None
+    fusion: dict[str, Any] | None = None
+    motion: str = EXACT
+    noise: str = SAME
+
+
+KEYFRAMES = {"references": "keyframes"}
+FUSED: dict[str, Any] = {"to": "keyframes"}
+E2 = 7.4  # e squared, a weight that was tried in a first search
+ROWS: dict[str, Row] = {
+    PLAIN: Row(noise=DIFFERENT),
+    "plain, same noise": Row(),
+    "first": Row({"references": "first"}),
+    "first + previous": Row({"references": "first + previous"}),
+    "7.4 x first + previous": Row({"references": "first + previous", "first_weight": E2}),
+    "keyframes": Row(KEYFRAMES),
+    "keyframes + previous": Row({"references": "keyframes + previous"}),
+    **{
+        f"{name}{motion}": Row(attention, fusion, motion)
+        for motion in (EXACT, ESTIMATED)
+        for name, attention, fusion in (
+            ("fused to keyframes, ", None, FUSED),
+            ("fused to first + previous, ", None, {"to": "first + previous"}),
+            ("fused to keyframes, attention to keyframes, ", KEYFRAMES, FUSED),
+            (
+                "fused to keyframes, attention to keyframes up to 0.3, ",
+                {**KEYFRAMES, "end_percent": 0.3},
+                FUSED,
+            ),
+        )
+    },
+}
+USUAL = {"start_percent": 0.0, "end_percent": 1.0}
+
+
+def main() -> None:
+    options = parse_options()
+    options.output.mkdir(parents=True, exist_ok=True)
+    from comfyui_location import need_comfyui
+
+    need_comfyui(cpu=not torch.cuda.is_available())
+    clips = random_clips(options.clips, options.frames)
+    truths = [Truth.of(clip, options.far) for clip in tqdm(clips, desc="truth")]
+    with torch.inference_mode():
+        painter = Painter(options, clips)
+        rows = {FLOOR: measure(painter.kept(FLOOR, painter.floor), truths)}
+        for name, row in ROWS.items():
+            if options.only is None or any(word in name for word in options.only):
+                rows[name] = measure(painter.kept(name, lambda r=row: painter.paint(r)), truths)
+                print("\n".join(lines(name, rows)))
+    write_csv(options.output / "steady.csv", rows)
+    tables = f"{steadiness(rows)}\n{guards(rows, PLAIN)}"
+    (options.output / "steady.md").write_text(tables)
+    print(tables)
+
+
+def parse_options() -> argparse.Namespace:
+    parser = options_parser(__doc__, output="build/steady", clips=50, frames=8, seeds=3)
+    parser.add_argument("--far", type=int, default=6)
+    parser.add_argument("--only", nargs="*", help="rows whose names contain one of these words")
+    return parser.parse_args()
+
+
+class Painter:
+    """Paints all clips with all seeds in ComfyUI."""
+
+    def __init__(self, options: argparse.Namespace, clips: list[world.Clip]) -> None:
+        from ..demo.in_comfyui import load_in_comfyui
+
+        self.options = options
+        self.clips = clips
+        self.demo = load_in_comfyui()
+        last = options.frames - 1
+        self.keyframes = f"0, {(last + 1) // 2}, {last}"
+        self._motions: dict[tuple[int, str], Any] = {}
+
+    def kept(self, name: str, make) -> Tensor:
+        """Return what was made earlier for a row, or make it: (seeds, clips, frames, 3, h, w)."""
+        file = self.options.output / f"{name.replace(' ', '_').replace(':', '')}.pt"
+        if not file.exists():
+            torch.save((make() * 255).round().byte(), file)
+        return torch.load(file).float() / 255
+
+    def floor(self) -> Tensor:
+        """Return clips with one perfect look, encoded and decoded."""
+        import nodes
+
+        _, _, vae, _ = self.demo[:4]
+        looks, random = [], Random(0)
+        for clip in self._all():
+            look = world.render(clip, random_look(random)[0])
+            latent = nodes.VAEEncode().encode(vae, look.movedim(1, -1))[0]
+            looks.append(nodes.VAEDecode().decode(vae, latent)[0].movedim(-1, 1).clone())
+        return torch.stack(looks).unflatten(0, (self.options.seeds, len(self.clips)))
+
+    def paint(self, row: Row) -> Tensor:
+        """Return the edits of all clips."""
+        edits = []
+        for seed in range(self.options.seeds):
+            for number, clip in enumerate(tqdm(self.clips, desc=f"seed {seed}", unit="clip")):
+                prompt = describe([*MOODS][number % len(MOODS)], {})
+                edits.append(self._edit(row, number, clip, prompt, 1000 * seed + number))
+        return torch.stack(edits).unflatten(0, (self.options.seeds, len(self.clips)))
+
+    def _all(self) -> Iterator[world.Clip]:
+        for _ in range(self.options.seeds):
+            yield from self.clips
+
+    def _edit(self, row: Row, number: int, clip: world.Clip, prompt: str, seed: int) -> Tensor:
+        """Edit one clip; return (frames, 3, SIZE, SIZE)."""
+        from comfy_extras import nodes_custom_sampler as custom
+
+        import nodes
+
+        from ..nodes.noise import CrossFrameNoise
+
+        model, text, vae, control = self.demo[:4]
+        source = world.render(clip, world.PLAIN)
+        images = source.movedim(1, -1)
+        conds = tuple(nodes.CLIPTextEncode().encode(text, words)[0] for words in (prompt, ""))
+        conds = nodes.ControlNetApplyAdvanced().apply_controlnet(
+            *conds, control, images, 1.0, 0.0, 1.0
+        )
+        model = self._patched(model, row, number, clip, images)
+        (noise,) = custom.RandomNoise.execute(seed).args
+        (noise,) = CrossFrameNoise.execute(noise, row.noise).args
+        (guider,) = custom.CFGGuider.execute(model, *conds, self.options.guidance).args
+        (sampler,) = custom.KSamplerSelect.execute("ddim").args
+        how = ("normal", self.options.steps, self.options.strength)
+        (sigmas,) = custom.BasicScheduler.execute(model, *how).args
+        (latent,) = nodes.VAEEncode().encode(vae, images)
+        sampled = custom.SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, latent)
+        return nodes.VAEDecode().decode(vae, sampled.args[0])[0].movedim(-1, 1).clone()
+
+    def _patched(self, model, row: Row, number: int, clip: world.Clip, images: Tensor):
+        """Return the MODEL after the nodes of a row."""
+        from ..nodes.attention import CrossFrameAttention
+        from ..nodes.fusion import CrossFrameFusion
+
+        if row.attention is not None:
+            usual = {"include_self": False, "layers": "all", "frames_per_batch": 0, **USUAL}
+            inputs = {**usual, **row.attention}
+            if "keyframes" in inputs["references"]:
+                inputs["keyframes"] = self.keyframes
+            (model,) = CrossFrameAttention.execute(model=model, **inputs).args
+        if row.fusion is not None:
+            inputs = {"strength": 0.5, "start_percent": 0.0, "end_percent": 0.8, **row.fusion}
+            if inputs["to"] == "keyframes":
+                inputs["keyframes"] = self.keyframes
+            motion = self._motion(row.motion, number, clip, images)
+            (model,) = CrossFrameFusion.execute(model=model, motion=motion, **inputs).args
+        return model
+
+    def _motion(self, kind: str, number: int, clip: world.Clip, images: Tensor):
+        """Return the motion of a clip, which is found once."""
+        from ..nodes.motion import CrossFrameMotion
+
+        if (number, kind) not in self._motions:
+            if kind == EXACT:
+                motion: Any = ExactMotion(clip)
+            else:
+                motion = CrossFrameMotion.execute(images, "built in").args[0]
+            self._motions[number, kind] = motion
+        return self._motions[number, kind]
+
+
+def steadiness(rows: dict[str, dict[str, np.ndarray]]) -> str:
+    """Return a table of the errors, also as multiples of the floor's."""
+    heads = ["setting", "warp error x 1000, 1 apart", "far apart", "of the floor, 1 apart", "far"]
+    heads += ["gain over plain, 1 apart", "far"]
+    written = []
+    for name, measures in rows.items():
+        cells = [table_cell(interval(measures[key]), 1000) for key in ("near", "far")]
+        cells += [table_cell(_ratio(measures, rows[FLOOR], key)) for key in ("near", "far")]
+        if PLAIN in rows:
+            cells += [table_cell(_ratio(rows[PLAIN], measures, key)) for key in ("near", "far")]
+        written.append([name, *cells])
+    return table(heads, written)
+
+
+def _ratio(measures: dict[str, np.ndarray], over: dict[str, np.ndarray], key: str) -> Interval:
+    return interval(measures[key], over[key])
+
+
+def lines(name: str, rows: dict[str, dict[str, np.ndarray]]) -> Iterator[str]:
+    """Yield one row of both tables, as soon as it is known."""
+    known = {key: rows[key] for key in (FLOOR, PLAIN, name) if key in rows}
+    yield steadiness(known).splitlines()[-1]
+    yield (guards(known, PLAIN).splitlines() or [""])[-1]
+
+
+if __name__ == "__main__":
+    main()
