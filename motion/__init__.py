@@ -2,6 +2,7 @@
 
 from .correspondence import Correspondence, inside, pixel_grid, sample
 from .estimators import BUILT_IN, METHODS, RAFT, BuiltIn, Estimator, Network
+from .keyframed import KeyframedMotion
 from .motion import EstimatedMotion, Motion, check_frames, shrunk_to
 from .pair import PairMotion, on_grid
 
@@ -13,6 +14,7 @@ __all__ = [
     "Correspondence",
     "EstimatedMotion",
     "Estimator",
+    "KeyframedMotion",
     "Motion",
     "Network",
     "PairMotion",

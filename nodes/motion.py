@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..hosts.comfy.errors import named
 from ..hosts.comfy.page.graph import show
-from ..motion import BUILT_IN, METHODS
+from ..motion import BUILT_IN, METHODS, KeyframedMotion
 from .common import CATEGORY, MotionType
 
 
@@ -68,7 +68,7 @@ class CrossFrameMotion(io.ComfyNode):
             motion, keyframes, preview = clip_motion(source, method, flow_model)
         listed = ", ".join(map(str, keyframes))
         show(cls, f"keyframes: {listed}")
-        return io.NodeOutput(motion, listed, preview)
+        return io.NodeOutput(KeyframedMotion(motion, tuple(keyframes)), listed, preview)
 
 
 NODES = [CrossFrameMotion]

@@ -13,7 +13,14 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "comfyui"))
 
 from browser import Page, browser, open_page
-from build_workflows import EDIT, FOLDER, REFERENCE, TRANSFORMER, read_object_info
+from build_workflows import (
+    EDIT,
+    FOLDER,
+    REFERENCE,
+    STEADY_TRANSFORMER,
+    TRANSFORMER,
+    read_object_info,
+)
 from PIL import Image
 
 ROOT = FOLDER.parent
@@ -40,7 +47,7 @@ def main() -> None:
         for kind in kinds:
             node_picture(page, kind).save(NODES / f"{kind}.png", optimize=True)
         graph_picture(page, "Video restyle").save(GRAPH, optimize=True)
-        for name in (REFERENCE, TRANSFORMER, EDIT):
+        for name in (REFERENCE, TRANSFORMER, STEADY_TRANSFORMER, EDIT):
             thumbnail = graph_picture(page, name)
             thumbnail.thumbnail(THUMBNAIL)
             thumbnail.save(FOLDER / f"{name}.jpg", quality=88)

@@ -16,7 +16,15 @@ from urllib.parse import urlencode
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "comfyui"))
 
-from build_workflows import EDIT, FOLDER, REFERENCE, TRANSFORMER, TRY_IT, read_object_info
+from build_workflows import (
+    EDIT,
+    FOLDER,
+    REFERENCE,
+    STEADY_TRANSFORMER,
+    TRANSFORMER,
+    TRY_IT,
+    read_object_info,
+)
 from PIL import Image
 from workflow_api import api_prompt
 
@@ -35,6 +43,8 @@ PROMPTS = {
     "Video restyle": "a neon drawing",
     "Video restyle (frame by frame)": "a pastel drawing",
     "Video restyle (SDXL)": "a warm drawing",
+    "Steady restyle": "a cold drawing",
+    "Steady restyle (SDXL)": "a neon drawing",
     "Long clip in chunks": "a dark drawing",
 }
 
@@ -51,7 +61,7 @@ def main() -> None:
     server = sys.argv[1].rstrip("/")
     object_info = read_object_info(server)
     for file in sorted(FOLDER.glob("*.json")):
-        if file.stem not in (TRY_IT, REFERENCE, TRANSFORMER, EDIT):
+        if file.stem not in (TRY_IT, REFERENCE, TRANSFORMER, STEADY_TRANSFORMER, EDIT):
             workflow = json.loads(file.read_text(encoding="utf-8"))
             prompt = with_demo(api_prompt(workflow, object_info), PROMPTS[file.stem])
             picture = thumbnail(server, prompt)
@@ -62,7 +72,10 @@ def main() -> None:
 def with_demo(prompt: dict, text: str) -> dict:
     """Put the demo's model and clip in place of files, and let images be saved, no video."""
     for node in prompt.values():
-        node["inputs"].update(VALUES.get(node["class_type"], {}))
+        inputs = node["inputs"]
+        inputs.update(VALUES.get(node["class_type"], {}))
+        if node["class_type"] == "CrossFrameAttention" and isinstance(inputs["keyframes"], list):
+            inputs["references"] = "keyframes"
     _replace_files(prompt)
     for key in _keys(prompt, "CLIPTextEncode"):
         inputs = prompt[key]["inputs"]

@@ -25,6 +25,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "example_workflows"
 TRY_IT = "1 - Try it (no downloads)"
 REFERENCE = "Reference picture"
 TRANSFORMER = "Video restyle (Z-Image-Turbo)"
+STEADY_TRANSFORMER = "Steady restyle (Z-Image-Turbo)"
 EDIT = "Edit a video (Flux Kontext)"
 EXAMPLES = {
     TRY_IT: try_it,
@@ -32,6 +33,9 @@ EXAMPLES = {
     "Video restyle (frame by frame)": partial(restyle, family=SD15, frame_by_frame=True),
     "Video restyle (SDXL)": partial(restyle, family=SDXL),
     TRANSFORMER: restyle_transformer,
+    "Steady restyle": partial(restyle, family=SD15, steady=True),
+    "Steady restyle (SDXL)": partial(restyle, family=SDXL, steady=True),
+    STEADY_TRANSFORMER: partial(restyle_transformer, steady=True),
     EDIT: edit,
     "Long clip in chunks": chunks,
     REFERENCE: reference,

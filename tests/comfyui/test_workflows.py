@@ -31,7 +31,11 @@ SDXL = "Video restyle (SDXL).json"
 RESTYLE = "Video restyle (Z-Image-Turbo).json"
 EDIT = "Edit a video (Flux Kontext).json"
 TRANSFORMERS = [RESTYLE, EDIT]
-FILES = [TRY_IT, *EXAMPLES.values(), SDXL, CHUNKS, REFERENCE, *TRANSFORMERS]
+STEADY = "Steady restyle.json"
+STEADY_SDXL = "Steady restyle (SDXL).json"
+STEADY_TRANSFORMER = "Steady restyle (Z-Image-Turbo).json"
+STEADY_ONES = [STEADY, STEADY_SDXL, STEADY_TRANSFORMER]
+FILES = [TRY_IT, *EXAMPLES.values(), SDXL, CHUNKS, REFERENCE, *TRANSFORMERS, *STEADY_ONES]
 STEPS = 2
 SIZE_OUT = (96, 64)  # as a model wants it
 SAVE_LATENT = 1000  # a node id that no example has
@@ -408,6 +412,25 @@ def test_the_examples_with_a_transformer_bind_frames(server, object_info, file):
     assert difference(plain[:1], painted[:1]) < 1e-4
     for frame in range(1, FRAMES):
         assert difference(plain[frame], painted[frame]) > 0.005  # it looks at itself, too
+
+
+@pytest.mark.parametrize("file", STEADY_ONES)
+def test_the_steady_examples_fuse_frames(server, object_info, file):
+    """Without fusion other frames come out, and without motion that can be trusted the same."""
+    workflow, prompt = prepare_transformer(object_info, file)
+    outcome = server.run(prompt, workflow)
+    assert outcome.end == "execution_success", outcome.messages[-1]
+    assert server.outputs(outcome, node_of(workflow, "SaveVideo")["id"])
+    painted = latents(server, outcome)
+    fusion = prompt[str(node_of(workflow, "CrossFrameFusion")["id"])]["inputs"]
+    sampler = prompt[str(node_of(workflow, "KSampler")["id"])]["inputs"]
+    sampler["model"] = fusion["model"]
+    apart = latents(server, server.run(prompt))
+    assert all(difference(apart[frame], painted[frame]) > 0.005 for frame in range(1, FRAMES))
+    attention = prompt[str(node_of(workflow, "CrossFrameAttention")["id"])]["inputs"]
+    sampler["model"] = attention["model"]
+    plain = latents(server, server.run(prompt))
+    assert difference(plain, apart) > 0.005
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ COLORS = {
     "CrossFrameAttention": HIGHLIGHT,
     "CrossFrameDemoClip": HIGHLIGHT,
     "CrossFrameDemoModel": HIGHLIGHT,
+    "CrossFrameFusion": HIGHLIGHT,
     "CrossFrameKSampler": HIGHLIGHT,
+    "CrossFrameMotion": HIGHLIGHT,
     "MarkdownNote": {"color": "#432", "bgcolor": "#653"},
 }
 AUTOGROW = "COMFY_AUTOGROW_V3"

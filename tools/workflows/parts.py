@@ -102,6 +102,19 @@ def keep_shapes(
     return {"positive": node["positive"], "negative": node["negative"]}
 
 
+def hold_still(graph: Graph, model: Link, frames: Link, **look: object) -> Node:
+    """Let frames look at keyframes, and fuse them along the motion. look: of the attention."""
+    motion = graph.node("CrossFrameMotion", source=frames)
+    attention = graph.node(
+        "CrossFrameAttention",
+        model=model,
+        references="keyframes",
+        keyframes=motion["keyframes"],
+        **look,
+    )
+    return graph.node("CrossFrameFusion", model=attention, motion=motion["motion"])
+
+
 def one_noise(graph: Graph, latents: Link) -> Node:
     """Let a stock sampler start all frames from one noise."""
     return graph.node("LatentBatchSeedBehavior", "One noise for all frames", samples=latents)

@@ -56,8 +56,26 @@ with the length of the video.
 """
 
 
-def restyle(graph: Graph, family: Family, frame_by_frame: bool = False) -> None:
-    """Draw the workflow for a family of models and one of the samplers."""
+STEADY_NOTE = """### Hold every place still
+
+1. *Cross-Frame Motion* finds out what moves where in your video, and which frames show something
+new: the **keyframes**. Its *preview* is dark where the motion is not certain.
+2. *Cross-Frame Attention* gives all frames the look of the keyframes.
+3. *Cross-Frame Fusion* mixes each frame with the keyframes around it, along the motion.
+
+- Soft or doubled detail? Lower *strength* or *end_percent* of the fusion.
+- Too many keyframes for your memory? Write fewer into *keyframes* of both nodes.
+- To compare, select a node and press Ctrl+B (bypass).
+"""
+
+
+def restyle(
+    graph: Graph, family: Family, frame_by_frame: bool = False, steady: bool = False
+) -> None:
+    """Draw the workflow for a family of models and one of the samplers.
+
+    steady: whether frames are also fused along the motion of the video.
+    """
     graph.note("Start here", start_note(family))
     with graph.group("1. Video"):
         video = graph.node("LoadVideo", file="my_video.mp4")
@@ -67,8 +85,11 @@ def restyle(graph: Graph, family: Family, frame_by_frame: bool = False) -> None:
         prompts = parts.style(graph, checkpoint["CLIP"])
     with graph.column():
         with graph.group("4. Keep one look"):
-            attention = graph.node("CrossFrameAttention", model=checkpoint["MODEL"])
-            graph.note("What it does", ATTENTION_NOTE)
+            if steady:
+                attention = parts.hold_still(graph, checkpoint["MODEL"], frames)
+            else:
+                attention = graph.node("CrossFrameAttention", model=checkpoint["MODEL"])
+            graph.note("What it does", STEADY_NOTE if steady else ATTENTION_NOTE)
         with graph.group("5. Keep the shapes"):
             edges = graph.node("Canny", image=frames)
             prompts = parts.keep_shapes(graph, prompts, controlnet, edges, strength=0.8)

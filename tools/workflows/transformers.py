@@ -3,6 +3,7 @@
 from workflows import parts
 from workflows.graph import Graph
 from workflows.models import KONTEXT, Z_IMAGE_TURBO, links
+from workflows.restyle import STEADY_NOTE
 
 INSTRUCTION = (
     "Change this to a watercolor painting with soft washes of color and paper texture, while "
@@ -110,8 +111,11 @@ sizes that divide by 16.
 """
 
 
-def restyle_transformer(graph: Graph) -> None:
-    """Draw the workflow that paints a video anew with Z-Image-Turbo and its ControlNet."""
+def restyle_transformer(graph: Graph, steady: bool = False) -> None:
+    """Draw the workflow that paints a video anew with Z-Image-Turbo and its ControlNet.
+
+    steady: whether frames are also fused along the motion of the video.
+    """
     graph.note("Start here", RESTYLE_NOTE)
     with graph.group("1. Video"):
         video = graph.node("LoadVideo", file="my_video.mp4")
@@ -131,8 +135,12 @@ def restyle_transformer(graph: Graph) -> None:
             graph.note("About hints", CONTROL_NOTE)
         with graph.group("5. Keep one look"):
             shifted = graph.node("ModelSamplingAuraFlow", model=held, shift=3.0)
-            attention = graph.node("CrossFrameAttention", model=shifted, **LOOK)
-            graph.note("What it does", ATTENTION_NOTE)
+            if steady:
+                own = {"include_self": True, "layers": "up"}
+                attention = parts.hold_still(graph, shifted, frames, **own)
+            else:
+                attention = graph.node("CrossFrameAttention", model=shifted, **LOOK)
+            graph.note("What it does", STEADY_NOTE if steady else ATTENTION_NOTE)
     with graph.group("6. Paint"):
         latents = graph.node("CrossFrameVAEEncode", pixels=frames, vae=vae)
         latents = parts.one_noise(graph, latents)
