@@ -102,17 +102,32 @@ def keep_shapes(
     return {"positive": node["positive"], "negative": node["negative"]}
 
 
-def hold_still(graph: Graph, model: Link, frames: Link, **look: object) -> Node:
-    """Let frames look at keyframes, and fuse them along the motion. look: of the attention."""
-    motion = graph.node("CrossFrameMotion", source=frames)
-    attention = graph.node(
-        "CrossFrameAttention",
-        model=model,
-        references="keyframes",
-        keyframes=motion["keyframes"],
-        **look,
-    )
-    return graph.node("CrossFrameFusion", model=attention, motion=motion["motion"])
+STEADY_NOTE = """### Hold every place still
+
+1. *Cross-Frame Motion* finds out what moves where in your video, and which frames show something
+new: the **keyframes**. Its *preview* is dark where the motion is not certain.
+2. *Cross-Frame Attention* gives all frames the look of the keyframes.
+3. *Cross-Frame Fusion* mixes each frame with the keyframes around it, along the motion.
+
+- Soft or doubled detail? Lower *strength* or *end_percent* of the fusion.
+- Out of memory? Name fewer *keyframes* in both nodes; they are run in one batch.
+- To compare, select a node and press Ctrl+B (bypass).
+"""
+
+
+def hold_still(graph: Graph, title: str, model: Link, frames: Link, **look: object) -> Node:
+    """Let frames look at keyframes, and fuse them along the motion, in a group.
+
+    look: inputs of the attention.
+    """
+    with graph.group(title):
+        with graph.column():
+            motion = graph.node("CrossFrameMotion", source=frames)
+            graph.note("What it does", STEADY_NOTE)
+        with graph.column():
+            shared = {"references": "keyframes", "keyframes": motion["keyframes"], **look}
+            attention = graph.node("CrossFrameAttention", model=model, **shared)
+            return graph.node("CrossFrameFusion", model=attention, motion=motion["motion"])
 
 
 def one_noise(graph: Graph, latents: Link) -> Node:

@@ -4,15 +4,21 @@ from workflows import parts
 from workflows.graph import Graph
 from workflows.models import SD15, Family, links
 
+ONE_LOOK = """**Cross-Frame Attention** keeps the frames
+alike, so that the result does not flicker."""
+ONE_PLACE = """**Cross-Frame Attention** gives
+all frames the look of a few keyframes, and **Cross-Frame Fusion** holds every place to it,
+wherever it moves."""
 
-def start_note(family: Family) -> str:
+
+def start_note(family: Family, steady: bool) -> str:
     """Say what to do first."""
     other = "SDXL" if family is SD15 else "SD1.5"
-    where = "*Video restyle (SDXL)*" if family is SD15 else "*Video restyle*"
+    name = "Steady restyle" if steady else "Video restyle"
+    where = f"*{name} (SDXL)*" if family is SD15 else f"*{name}*"
     return f"""## Restyle a video
 
-Paints a video anew in the style of your prompt. **Cross-Frame Attention** keeps the frames
-alike, so that the result does not flicker.
+Paints a video anew in the style of your prompt. {ONE_PLACE if steady else ONE_LOOK}
 
 **1.** Choose your video in *Load Video*.
 
@@ -56,19 +62,6 @@ with the length of the video.
 """
 
 
-STEADY_NOTE = """### Hold every place still
-
-1. *Cross-Frame Motion* finds out what moves where in your video, and which frames show something
-new: the **keyframes**. Its *preview* is dark where the motion is not certain.
-2. *Cross-Frame Attention* gives all frames the look of the keyframes.
-3. *Cross-Frame Fusion* mixes each frame with the keyframes around it, along the motion.
-
-- Soft or doubled detail? Lower *strength* or *end_percent* of the fusion.
-- Too many keyframes for your memory? Write fewer into *keyframes* of both nodes.
-- To compare, select a node and press Ctrl+B (bypass).
-"""
-
-
 def restyle(
     graph: Graph, family: Family, frame_by_frame: bool = False, steady: bool = False
 ) -> None:
@@ -76,20 +69,22 @@ def restyle(
 
     steady: whether frames are also fused along the motion of the video.
     """
-    graph.note("Start here", start_note(family))
+    graph.note("Start here", start_note(family, steady))
     with graph.group("1. Video"):
         video = graph.node("LoadVideo", file="my_video.mp4")
         source, frames = parts.cut(graph, video, family.size, duration=2.0)
     with graph.column():
         checkpoint, controlnet = parts.models(graph, family)
         prompts = parts.style(graph, checkpoint["CLIP"])
+    if steady:
+        attention = parts.hold_still(
+            graph, "4. Hold every place still", checkpoint["MODEL"], frames
+        )
     with graph.column():
-        with graph.group("4. Keep one look"):
-            if steady:
-                attention = parts.hold_still(graph, checkpoint["MODEL"], frames)
-            else:
+        if not steady:
+            with graph.group("4. Keep one look"):
                 attention = graph.node("CrossFrameAttention", model=checkpoint["MODEL"])
-            graph.note("What it does", STEADY_NOTE if steady else ATTENTION_NOTE)
+                graph.note("What it does", ATTENTION_NOTE)
         with graph.group("5. Keep the shapes"):
             edges = graph.node("Canny", image=frames)
             prompts = parts.keep_shapes(graph, prompts, controlnet, edges, strength=0.8)

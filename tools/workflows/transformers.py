@@ -3,7 +3,6 @@
 from workflows import parts
 from workflows.graph import Graph
 from workflows.models import KONTEXT, Z_IMAGE_TURBO, links
-from workflows.restyle import STEADY_NOTE
 
 INSTRUCTION = (
     "Change this to a watercolor painting with soft washes of color and paper texture, while "
@@ -45,6 +44,13 @@ frame look at the first and the previous one, so that they keep one look.
 **4.** Run. *Trim* takes the first 2 seconds; for more, set a longer duration (0 is the whole
 video). The sizes in *Scale frames* must divide by 16.
 """
+
+STEADY_START = RESTYLE_NOTE.replace(
+    """**Cross-Frame Attention** lets every
+frame look at the first and the previous one, so that they keep one look.""",
+    """**Cross-Frame Attention** gives
+all frames the look of a few keyframes, and **Cross-Frame Fusion** holds every place to it.""",
+)
 
 EDIT_NOTE = f"""## Edit a video by an instruction
 
@@ -116,7 +122,7 @@ def restyle_transformer(graph: Graph, steady: bool = False) -> None:
 
     steady: whether frames are also fused along the motion of the video.
     """
-    graph.note("Start here", RESTYLE_NOTE)
+    graph.note("Start here", STEADY_START if steady else RESTYLE_NOTE)
     with graph.group("1. Video"):
         video = graph.node("LoadVideo", file="my_video.mp4")
         source, frames = parts.cut(graph, video, SIZE, duration=2.0)
@@ -133,14 +139,17 @@ def restyle_transformer(graph: Graph, steady: bool = False) -> None:
             inputs = {"model": model, "model_patch": control, "vae": vae, "image": edges}
             held = graph.node("QwenImageDiffsynthControlnet", **inputs, strength=1.0)
             graph.note("About hints", CONTROL_NOTE)
-        with graph.group("5. Keep one look"):
-            shifted = graph.node("ModelSamplingAuraFlow", model=held, shift=3.0)
-            if steady:
-                own = {"include_self": True, "layers": "up"}
-                attention = parts.hold_still(graph, shifted, frames, **own)
-            else:
+        shift = {"model": held, "shift": 3.0}
+        if steady:
+            shifted = graph.node("ModelSamplingAuraFlow", **shift)
+        else:
+            with graph.group("5. Keep one look"):
+                shifted = graph.node("ModelSamplingAuraFlow", **shift)
                 attention = graph.node("CrossFrameAttention", model=shifted, **LOOK)
-            graph.note("What it does", STEADY_NOTE if steady else ATTENTION_NOTE)
+                graph.note("What it does", ATTENTION_NOTE)
+    if steady:
+        own = {"include_self": True, "layers": "up"}
+        attention = parts.hold_still(graph, "5. Hold every place still", shifted, frames, **own)
     with graph.group("6. Paint"):
         latents = graph.node("CrossFrameVAEEncode", pixels=frames, vae=vae)
         latents = parts.one_noise(graph, latents)
