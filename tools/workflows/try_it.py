@@ -19,7 +19,8 @@ minute or two, even without a graphics card.
 
 The clip is painted twice from the same prompt:
 - **left**: every frame on its own, as image models do. The colours jump.
-- **right**: the same sampler behind **Cross-Frame Attention**. The colours stay.
+- **right**: the same sampler behind **Cross-Frame Attention** and **Cross-Frame Fusion**. The
+colours stay.
 
 Change the *Prompt*. The model knows moods (warm, cold, pastel, neon, dark), colours and the
 words background, discs, squares and triangles: *a dark drawing with red discs*. What the prompt
@@ -28,17 +29,13 @@ leaves open, the model makes up, in every frame anew if nothing holds it.
 With your own video and checkpoint the graph is the same: open *Video restyle*.
 """
 
-ATTENTION_NOTE = """### The one difference
-
-While a frame is painted, the model looks at the frames in *references* instead of at itself.
-
-Try the settings and compare the numbers below: fewer *layers* bind less, *previous* drifts.
-"""
-
 MEASURE_NOTE = """### Numbers, too
 
 *Cross-Frame Consistency* follows every point through the source clip and looks how much its
 colour changes in the painted one. Lower is steadier; 0 is perfect.
+
+Try other settings and compare: bypass the fusion (Ctrl+B), or give the attention other
+*references* and fewer *layers*.
 """
 
 
@@ -59,16 +56,14 @@ def try_it(graph: Graph) -> None:
         net = model["CONTROL_NET"]
         prompts = parts.keep_shapes(graph, prompts, net, frames, "Keep the shapes")
         latents = graph.node("VAEEncode", pixels=frames, vae=model["VAE"])
-    with graph.group("4. Keep one look"):
-        look = {"references": "first", "layers": "all"}
-        attention = graph.node("CrossFrameAttention", model=model["MODEL"], **look)
-        graph.note("What it does", ATTENTION_NOTE)
+    title = "4. Hold every place still"
+    fusion = parts.hold_still(graph, title, model["MODEL"], frames, layers="all")
     usual = {**prompts, "latent_image": latents}
     with graph.column():
         with graph.group("5. Each frame on its own"):
             plain = _paint(graph, model, frames, model=model["MODEL"], **usual)
-        with graph.group("6. With cross-frame attention"):
-            steady = _paint(graph, model, frames, model=attention, **usual)
+        with graph.group("6. With cross-frame attention and fusion"):
+            steady = _paint(graph, model, frames, model=fusion, **usual)
     with graph.group("7. Result"):
         title = "Left plain, right steady"
         beside = graph.node("ImageStitch", title, image1=plain, image2=steady, spacing_width=2)
