@@ -190,7 +190,7 @@ def correspondence(clip: Clip, lag: int, pure: bool = True) -> Correspondence:
     later = earlier + lag
     points = pixel_centres(SIZE).reshape(1, -1, 2).expand(len(earlier), -1, -1)
     instance, _ = parts_at(clip, points, earlier)
-    moved = _moved(clip, points, instance, earlier, later)
+    moved = moved_points(clip, points, instance, earlier, later)
     shown, _ = parts_at(clip, moved, later)
     grid = (len(earlier), SIZE, SIZE)
     points = moved.reshape(*grid, 2)
@@ -236,7 +236,9 @@ def pixel_centres(size: int) -> Tensor:
     return torch.stack((x, y), dim=-1)
 
 
-def _moved(clip: Clip, points: Tensor, instance: Tensor, start: Tensor, end: Tensor) -> Tensor:
+def moved_points(
+    clip: Clip, points: Tensor, instance: Tensor, start: Tensor, end: Tensor
+) -> Tensor:
     """Return where points of instances in start frames lie in end frames.
 
     points: (rows, n, 2). instance: (rows, n). start, end: (rows,). Returns (rows, n, 2).

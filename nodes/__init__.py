@@ -3,7 +3,7 @@
 What a node calls is imported when it runs: ComfyUI's start does not pay for it.
 """
 
-from . import attention, consistency, demo, encoding, noise, sampling, state
+from . import attention, consistency, demo, encoding, motion, noise, sampling, state
 
 NODES = [
     *attention.NODES,
@@ -11,6 +11,7 @@ NODES = [
     *noise.NODES,
     *encoding.NODES,
     *state.NODES,
+    *motion.NODES,
     *consistency.NODES,
     *demo.NODES,
 ]

@@ -7,6 +7,9 @@ CATEGORY = "CrossFrame"
 # The socket of what a run leaves for frames still to come (`hosts.comfy.state.ComfyState`).
 StateType = io.Custom("CROSS_FRAME_STATE")
 
+# The socket of what moves where in a clip (`motion.Motion`).
+MotionType = io.Custom("CROSS_FRAME_MOTION")
+
 # What people may call the method; only the node that is it answers to all of them.
 SEARCH_ALIASES = [
     "cross-frame attention",

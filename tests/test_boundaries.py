@@ -29,6 +29,7 @@ ROOMS = [
     "model",
     "demo",
     "consistency",
+    "motion",
     "encoding",
     "noise",
     "rows",

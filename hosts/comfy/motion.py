@@ -1,0 +1,184 @@
+"""The motion of ComfyUI's IMAGE batches, (frames, height, width, channels)."""
+
+from collections.abc import Callable
+
+import comfy.model_base
+import comfy.model_management
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ...motion import (
+    BUILT_IN,
+    RAFT,
+    BuiltIn,
+    EstimatedMotion,
+    Estimator,
+    Motion,
+    Network,
+    PairMotion,
+    shrunk_to,
+)
+from ...motion.keyframes import keyframes
+from ...motion.picture import motion_picture, strongest_of
+from ...motion.variational import resized
+from .errors import BadInputError
+
+LEAST_SIDE = 8  # pixels; what is smaller has no motion that could be seen
+RAFT_LEAST, RAFT_UNIT = 128, 8  # pixels; the sides that RAFT takes
+
+
+def clip_motion(
+    source: Tensor, method: str, flow_model: object = None
+) -> tuple[EstimatedMotion, list[int], Tensor]:
+    """Find the motion in a clip; return it, its keyframes, and a picture of it for each frame.
+
+    source: an IMAGE batch. method: one of `motion.METHODS`. flow_model: an OPTICAL_FLOW of ComfyUI,
+    for RAFT. The pictures, (frames, h, w, 3), show the motion to the next frame. They have the size
+    at which motion is estimated. Raises BadInputError for a clip that has no motion to find, and
+    for a flow_model that is missing or is something else.
+    """
+    check_clip(source)
+    estimator = BuiltIn() if method == BUILT_IN else Network(raft_flow(flow_model))
+    motion = _motion(source, estimator)
+    bar = comfy.utils.ProgressBar(2 * (motion.frames - 1))
+    steps = []
+    for frame in range(motion.frames - 1):
+        steps.append(motion.between(frame, frame + 1, _grid(motion)))
+        bar.update(1)
+    found = keyframes(motion, lambda: bar.update(1))
+    return motion, found, _pictures(motion, steps)
+
+
+def _motion(source: Tensor, estimator: Estimator) -> EstimatedMotion:
+    frames = [_small(frame, estimator.longest_side) for frame in source.split(1)]
+    device = comfy.model_management.get_torch_device()
+    return EstimatedMotion(
+        torch.cat(frames),
+        (source.shape[1], source.shape[2]),
+        estimator,
+        device=device if device.type == "cuda" else "cpu",
+        before_each=comfy.model_management.throw_exception_if_processing_interrupted,
+    )
+
+
+def _small(frame: Tensor, longest_side: int) -> Tensor:
+    """Return one frame as an EstimatedMotion keeps it, (1, 3, h, w), without alpha."""
+    colours = frame[..., :3] if frame.shape[-1] >= 3 else frame[..., :1].expand(-1, -1, -1, 3)
+    return shrunk_to(longest_side, colours.movedim(-1, 1).float().cpu())
+
+
+def _grid(motion: EstimatedMotion) -> tuple[int, int]:
+    """Return the size at which motion is estimated."""
+    height, width = motion.pictures.shape[-2:]
+    return height, width
+
+
+def _pictures(motion: EstimatedMotion, steps: list[PairMotion]) -> Tensor:
+    """Draw the motion to the next frame; for the last one, back from the frame before it."""
+    last = motion.between(motion.frames - 1, motion.frames - 2, _grid(motion))
+    strongest = strongest_of(steps)
+    drawn = [motion_picture(step, strongest) for step in [*steps, last]]
+    return torch.stack(drawn).movedim(1, -1)
+
+
+def raft_flow(flow_model: object) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a function that asks RAFT for the flow between two pictures, (3, h, w).
+
+    flow_model: what ComfyUI's Load Optical Flow Model gives. Raises BadInputError for anything
+    else. The network has 20 MB. It goes to the device of the pictures, and is left to itself there, since
+    asking ComfyUI for room in the middle of a sampling could send away the model that samples.
+    """
+    network = _network(flow_model)
+
+    def flow(here: Tensor, there: Tensor) -> Tensor:
+        size = (here.shape[-2], here.shape[-1])
+        fitting = tuple(max(RAFT_LEAST, round(s / RAFT_UNIT) * RAFT_UNIT) for s in size)
+        pair = torch.nn.functional.interpolate(
+            torch.stack((here, there)), fitting, mode="bilinear", align_corners=False
+        )
+        one, other = (2 * pair - 1).split(1)
+        with torch.no_grad():
+            found = network.to(here.device)(one, other)
+        return resized(_last_flow(found, fitting), size)[0]
+
+    return flow
+
+
+def _network(flow_model: object) -> torch.nn.Module:
+    """Return the network in an OPTICAL_FLOW."""
+    if flow_model is None:
+        raise BadInputError(
+            "flow_model",
+            f"nothing is connected, and the method '{RAFT}' needs it.",
+            f"Connect Load Optical Flow Model, or choose the method '{BUILT_IN}'.",
+        )
+    network = getattr(flow_model, "model", None)
+    if not isinstance(network, torch.nn.Module) or isinstance(network, comfy.model_base.BaseModel):
+        raise BadInputError("flow_model", *_NO_FLOW)
+    return network
+
+
+_NO_FLOW = (
+    "it is not a model that finds the motion between two pictures.",
+    "Connect Load Optical Flow Model.",
+)
+
+
+def _last_flow(found: object, size: tuple[int, ...]) -> Tensor:
+    """Return the last of the flows that RAFT gives, (1, 2, *size)."""
+    flow = found[-1] if isinstance(found, (list, tuple)) and found else found
+    if not isinstance(flow, Tensor) or flow.shape != (1, 2, *size):
+        raise BadInputError("flow_model", *_NO_FLOW)
+    return flow.float()
+
+
+def check_clip(source: Tensor) -> None:
+    """Raise BadInputError unless a clip has motion that could be found."""
+    if source.ndim != 4 or source.shape[-1] == 0:
+        problem = f"it is not a batch of pictures, but has the shape {tuple(source.shape)}."
+        raise BadInputError("source", problem, "Connect the frames as an IMAGE.")
+    frames, height, width = source.shape[:3]
+    if frames < 2:
+        raise BadInputError(
+            "source",
+            f"it has {frames} frame{'' if frames == 1 else 's'}, and motion is between frames.",
+            "Connect all frames of the clip, in order, as one IMAGE.",
+        )
+    if min(height, width) < LEAST_SIDE:
+        raise BadInputError(
+            "source",
+            f"it has pictures of {width} x {height}, too small to see any motion.",
+            f"Give pictures of at least {LEAST_SIDE} x {LEAST_SIDE} pixels.",
+        )
+    for number, frame in enumerate(source):
+        if not frame[..., :3].isfinite().all():
+            raise BadInputError(
+                "source",
+                f"frame {number}, counted from 0, has values that are nan or infinite.",
+                "Find out where they come from, and make this frame again.",
+            )
+
+
+def check_fits(motion: Motion, frames: int, size: tuple[int, int]) -> None:
+    """Raise BadInputError, about `motion`, unless it is that of a clip of this length and shape.
+
+    size: rows and columns of a latent. It may be cropped by less than one of its pixels, as by VAE
+    Encode.
+    """
+    if not isinstance(motion, Motion):
+        raise BadInputError("motion", "it is no motion.", "Connect Cross-Frame Motion.")
+    if motion.frames != frames:
+        raise BadInputError(
+            "motion",
+            f"it is that of {motion.frames} frames, but the latent has {frames}.",
+            "Find the motion of the frames that the latent was made from.",
+        )
+    (height, width), (rows, columns) = motion.size, size
+    if abs(height * columns - width * rows) > max(height, width):
+        raise BadInputError(
+            "motion",
+            f"it is that of pictures of {width} x {height}, but the latent has {columns} x {rows}, "
+            "which is another shape.",
+            "Find the motion of the frames that the latent was made from.",
+        )

@@ -1,0 +1,101 @@
+"""Fusion mixes predictions along the motion, and leaves alone what the motion does not find."""
+
+import pytest
+import torch
+from crossframe.demo import world
+from crossframe.demo.exact_motion import ExactMotion
+from crossframe.latents.fuse import fuse_clip, fuse_frame
+from crossframe.motion import PairMotion, pixel_grid
+
+GRID = 6, 8
+
+
+def still(trust=1.0):
+    return PairMotion(pixel_grid(torch.empty(*GRID, 2)), torch.full(GRID, trust))
+
+
+def latents(count, seed=0):
+    return torch.randn(count, 4, *GRID, generator=torch.Generator().manual_seed(seed))
+
+
+def test_half_precision_keeps_places_exact():
+    wide = torch.arange(300.0).expand(4, 2, 300) / 300
+    motion = PairMotion(pixel_grid(torch.empty(2, 300, 2)), torch.ones(2, 300))
+    motion.positions[..., 0] = (motion.positions[..., 0] - 0.3).clamp(min=0.5)
+    moved = fuse_frame(torch.zeros_like(wide).half(), [(wide.half(), motion)], 1.0)
+    assert moved.dtype == torch.float16
+    assert torch.allclose(moved[..., 1:].float(), wide[..., 1:] - 0.001, atol=4e-4)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
+def test_without_motion_it_is_a_plain_mix(strength):
+    one, other = latents(2)
+    mixed = fuse_frame(one, [(other, still())], strength)
+    assert torch.allclose(mixed, (1 - strength) * one + strength * other, atol=1e-6)
+
+
+def test_where_nothing_is_trusted_nothing_changes():
+    one, other = latents(2)
+    assert torch.equal(fuse_frame(one, [(other, still(0.0))]), one)
+    assert torch.equal(fuse_frame(one, []), one)
+    motion = still()
+    motion.trust[2:] = 0
+    mixed = fuse_frame(one, [(other, motion)])
+    assert torch.equal(mixed[:, 2:], one[:, 2:])
+    assert not torch.isclose(mixed[:, :2], one[:, :2]).any()
+
+
+def test_several_count_by_their_trust():
+    one, *others = latents(3)
+    trusted, doubted = others
+    mixed = fuse_frame(one, [(trusted, still(0.8)), (doubted, still(0.2))], 0.5)
+    mean = 0.8 * trusted + 0.2 * doubted
+    assert torch.allclose(mixed, one + 0.5 * 0.8 * (mean - one), atol=1e-6)
+
+
+def test_values_are_taken_from_where_things_lie():
+    one, other = latents(2)
+    motion = still()
+    motion.positions[..., 0] += 1  # what this frame shows lies one cell further right there
+    mixed = fuse_frame(one, [(other, motion)], 1.0)
+    assert torch.allclose(mixed[..., :-1], other[..., 1:], atol=1e-6)
+
+
+def test_the_latents_of_video_vaes_are_taken():
+    one, other = latents(2)
+    flat = fuse_frame(one, [(other, still())])
+    assert torch.equal(fuse_frame(one[:, None], [(other[:, None], still())])[:, 0], flat)
+
+
+def test_another_grid_is_refused():
+    with pytest.raises(ValueError, match="a motion on"):
+        fuse_frame(torch.zeros(4, 3, 3), [(torch.zeros(4, 3, 3), still())])
+
+
+class NoMotion:
+    """All stays where it is."""
+
+    frames, size, fingerprint = 4, GRID, "still"
+
+    def between(self, frame, other, grid=None):
+        return still()
+
+
+def test_a_clip_is_mixed_in_painting_order():
+    x0 = latents(4)
+    fused = fuse_clip(x0, [3, 0, 1, 2], lambda frame: [0, 3, frame], NoMotion(), 0.5)
+    first = (x0[0] + x0[3]) / 2  # 3 was painted before 0, and 0 is changed
+    assert torch.allclose(fused[3], x0[3])
+    assert torch.allclose(fused[0], first, atol=1e-6)
+    assert torch.allclose(fused[1], x0[1] / 2 + (first + x0[3]) / 4, atol=1e-6)
+
+
+def test_frames_that_flicker_become_steady_along_the_exact_motion():
+    from crossframe.consistency import warp_error
+
+    clip = world.random_clip(8, torch.Generator().manual_seed(3))
+    frames = world.render(clip, world.PLAIN)
+    frames = frames + 0.1 * torch.randn(8, 3, 1, 1, generator=torch.Generator().manual_seed(1))
+    fused = fuse_clip(frames, range(8), lambda frame: [0, frame - 1], ExactMotion(clip))
+    exact = world.correspondence(clip, 1)
+    assert warp_error(fused, exact).mean() < 0.4 * warp_error(frames, exact).mean()
