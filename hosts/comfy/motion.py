@@ -86,8 +86,8 @@ def raft_flow(flow_model: object) -> Callable[[Tensor, Tensor], Tensor]:
     """Return a function that asks RAFT for the flow between two pictures, (3, h, w).
 
     flow_model: what ComfyUI's Load Optical Flow Model gives. Raises BadInputError for anything
-    else. The network has 20 MB. It goes to the device of the pictures, and is left to itself there, since
-    asking ComfyUI for room in the middle of a sampling could send away the model that samples.
+    else. The network has 20 MB. It goes to the device of the pictures without asking ComfyUI for
+    room, since that could send away a model in the middle of its sampling.
     """
     network = _network(flow_model)
 
