@@ -73,7 +73,7 @@ class Network:
     """
 
     flow: Callable[[Tensor, Tensor], Tensor]
-    longest_side: int = 512
+    longest_side: int = 256
     name: str = RAFT
 
     def __call__(self, pictures: Tensor, chained: Tensor | None) -> Tensor:

@@ -17,7 +17,7 @@ from .pair import PairMotion, on_grid
 from .trust import trusted
 from .variational import after, places, shrunk
 
-MOST_BYTES = 256 * 2**20  # of estimated flows that are kept
+MOST_BYTES = 512 * 2**20  # of estimated flows that are kept; 3,200 pairs of 128 x 128 pixels
 FARTHEST_CHAIN = 48  # frames; beyond, going from frame to frame leads nowhere
 SHORTEST_SIDE = 16  # pixels; no side is shrunk below this
 
@@ -110,10 +110,13 @@ class EstimatedMotion:
             return PairMotion(still, torch.ones(grid))
         flows, trust = self._both_ways(min(frame, other), max(frame, other))
         way = 0 if frame < other else 1
-        return on_grid(flows[way], trust[way], grid)
+        return on_grid(flows[way].float(), trust[way], grid)
 
     def _both_ways(self, earlier: int, later: int) -> tuple[Tensor, Tensor]:
-        """Return the flows between two frames, (2, 2, h, w), and where to trust them, (2, h, w)."""
+        """Return the flows between two frames, (2, 2, h, w), and where to trust them, (2, h, w).
+
+        Flows are kept in half precision: in pixels of small pictures it is exact enough.
+        """
         kept = self._steps if later == earlier + 1 else self._pairs
         flows, trust = kept.get((earlier, later), lambda: self._estimated(earlier, later))
         return flows, trust
@@ -124,13 +127,14 @@ class EstimatedMotion:
         self.before_each()
         pictures = self.pictures[[earlier, later]].to(self.device).float() / 255
         flows = self.estimator(pictures, chained)
-        return flows.cpu(), trusted(pictures, flows).cpu()
+        return flows.half().cpu(), trusted(pictures, flows).cpu()
 
     def _chained(self, earlier: int, later: int) -> Tensor:
         """Return the flows of going from frame to frame, (2, 2, h, w)."""
-        there, back = self._both_ways(earlier, earlier + 1)[0].to(self.device).split(1)
+        first = self._both_ways(earlier, earlier + 1)[0].to(self.device).float()
+        there, back = first[:1], first[1:]
         for frame in range(earlier + 1, later):
-            step = self._both_ways(frame, frame + 1)[0].to(self.device)
+            step = self._both_ways(frame, frame + 1)[0].to(self.device).float()
             there, back = after(there, step[:1]), after(step[1:], back)
         return torch.cat((there, back))
 

@@ -48,7 +48,8 @@ def round_trip(flow: Tensor) -> Tensor:
     The check is that of Sundaram, Brox and Keutzer, Dense Point Trajectories by GPU-accelerated
     Large Displacement Optical Flow (2010).
     """
-    return (flow + warped(flow.flip(0), flow)).norm(dim=1, keepdim=True)
+    off: Tensor = (flow + warped(flow.flip(0), flow)).norm(dim=1, keepdim=True)
+    return off
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Surroundings:
         for distance in REACH:
             for axis in (-1, -2):
                 change = (pictures - neighbour(pictures, 1, axis)).abs().sum(dim=1, keepdim=True)
-                way = sum(neighbour(change, step, axis) for step in range(distance))
+                way = torch.stack([neighbour(change, n, axis) for n in range(distance)]).sum(0)
                 after = torch.exp(-way / EDGE)
                 found.append((neighbour(after, -distance, axis), after))
         return cls(tuple(found))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from crossframe.benchmarks import consistency as benchmark
-from crossframe.benchmarks import drift, measures, speed
+from crossframe.benchmarks import drift, measures, motion, moving_photos, speed
+from crossframe.motion import PairMotion, pixel_grid
 
 
 def row(**changes):
@@ -141,3 +142,28 @@ def test_rows_are_ratios_to_the_first():
     assert (second["time"], second["median"], second["process time"]) == (0.9, 1.3, 0.5)
     assert (second["FLOP"], second["efficiency"]) == (1.1, 0.75)  # 0.9 of the time, 1.2 at least
     assert (second["rows through the U-Net"], second["peak MiB"]) == (1, 2)
+
+
+def test_moving_photos_move_as_they_say():
+    clip = moving_photos.MovingPhotos(0, frames=4)
+    here, there = clip.frame(0), clip.frame(3)
+    pair = clip.between(0, 3)
+    visible = pair.trust > 0.5
+    found = (here - pair.carry(there)).abs().mean(dim=0)[visible].median()
+    assert visible.float().mean() > 0.6
+    assert found < 0.03  # of exposure and noise
+    assert (here - there).abs().mean(dim=0)[visible].median() > 2 * found
+
+
+def test_a_motion_is_scored_against_the_exact_one():
+    still = pixel_grid(torch.empty(8, 8, 2))
+    visible = torch.ones(8, 8)
+    visible[0] = 0
+    trust = torch.ones(8, 8)
+    trust[:, 0] = 0
+    found = PairMotion(still + torch.tensor([0.1, 0.0]), trust)
+    found.positions[1, 1] += 4
+    score = motion.Score.of(found, PairMotion(still, visible))
+    assert score.off == pytest.approx(6.4, rel=1e-3)  # a tenth of a pixel of 8, in 512ths
+    assert score.found == pytest.approx(49 / 56)
+    assert score.wrong == pytest.approx(8 / 56)  # seven are hidden, one lies elsewhere

@@ -58,6 +58,9 @@ VAE_ENCODE = "tests/comfyui/test_vae_encode.py"
 WEIGHTS = "tests/comfyui/test_weights.py"
 KEYFRAMES = "tests/comfyui/test_keyframes.py"
 FUSION = "tests/comfyui/test_fusion.py"
+FUSE = "tests/latents/test_fuse.py"
+MOTION = "tests/motion/test_motion.py"
+COMFY_MOTION = "tests/comfyui/test_motion.py"
 
 DEFECTS = [
     Defect(
@@ -655,6 +658,118 @@ DEFECTS = [
         "if makes_videos(control.vae):",
         "if False:",
         "tests/comfyui/test_transformer_controls.py",
+    ),
+    Defect(
+        "motion: the way back is given for the way forth",
+        "motion/motion.py",
+        "way = 0 if frame < other else 1",
+        "way = 1 if frame < other else 0",
+        MOTION,
+    ),
+    Defect(
+        "motion: far frames are compared without the way from frame to frame",
+        "motion/motion.py",
+        "chained = self._chained(earlier, later) if near else None",
+        "chained = None",
+        MOTION,
+    ),
+    Defect(
+        "motion: what was found is kept without end",
+        "motion/motion.py",
+        "while self.bytes > self.most_bytes and len(self._kept) > 1:",
+        "while self.bytes < 0:",
+        MOTION,
+    ),
+    Defect(
+        "motion: everything is trusted that stays on the picture",
+        "motion/trust.py",
+        "return (kept & _well_inside(flow))[:, 0]",
+        "return _well_inside(flow)[:, 0]",
+        MOTION,
+    ),
+    Defect(
+        "motion: colours are not compared",
+        "motion/trust.py",
+        "kept &= (differs < COLOUR) & (around.mean(differs.clamp(max=OTHER)) < COLOUR_AROUND)",
+        "pass",
+        MOTION,
+    ),
+    Defect(
+        "motion: a cell takes the mean of all that moves in it",
+        "motion/pair.py",
+        "agrees = (trusted & ((cells - around).norm(dim=0) < AGREE)).to(flow)",
+        "agrees = trusted.to(flow)",
+        MOTION,
+    ),
+    Defect(
+        "motion: positions on a grid stay in pixels",
+        "motion/pair.py",
+        "cells = flow * unit",
+        "cells = flow",
+        MOTION,
+    ),
+    Defect(
+        "motion: half precision for positions",
+        "motion/pair.py",
+        "moved = sample(flat, self.positions[None])",
+        "moved = sample(flat, self.positions[None].half().float())",
+        FUSE,
+    ),
+    Defect(
+        "motion: new content is counted from the first frame",
+        "motion/keyframes.py",
+        "if newly_shown(motion, frame, found[-1]) > NEW:",
+        "if newly_shown(motion, frame, found[0]) > NEW:",
+        MOTION,
+    ),
+    Defect(
+        "motion: Cancel is not looked for",
+        "motion/motion.py",
+        "self.before_each()",
+        "self.pictures.shape",
+        COMFY_MOTION,
+    ),
+    Defect(
+        "motion: RAFT's first guess is taken",
+        "hosts/comfy/motion.py",
+        "flow = found[-1] if isinstance(found, (list, tuple)) and found else found",
+        "flow = found[0] if isinstance(found, (list, tuple)) and found else found",
+        COMFY_MOTION,
+    ),
+    Defect(
+        "motion: RAFT gets colours from 0 to 1",
+        "hosts/comfy/motion.py",
+        "one, other = (2 * pair - 1).split(1)",
+        "one, other = pair.split(1)",
+        COMFY_MOTION,
+    ),
+    Defect(
+        "motion: that of another shape is taken",
+        "hosts/comfy/motion.py",
+        "if abs(height * columns - width * rows) > max(height, width):",
+        "if rows == 0:",
+        COMFY_MOTION,
+    ),
+    Defect(
+        "fusion: what is not trusted is mixed too",
+        "latents/fuse.py",
+        "return torch.where(most > 0, x0 + strength * most * (mean - x0), x0)",
+        "return x0 + strength * (mean - x0)",
+        FUSE,
+    ),
+    Defect(
+        "fusion: frames are mixed with what others were",
+        "latents/fuse.py",
+        "others = [(done[other], motion.between(frame, other, grid)) for other in earlier]",
+        "others = [(x0[other], motion.between(frame, other, grid)) for other in earlier]",
+        FUSE,
+    ),
+    Defect(
+        "fusion: later frames count too",
+        "latents/fuse.py",
+        "earlier = [other for other in fused_to(frame) if other in done]",
+        "earlier = [o for o in fused_to(frame) if done.setdefault(o, x0[o]) is not None]",
+        FUSE,
     ),
 ]
 

@@ -14,7 +14,6 @@ from ...motion import (
     BuiltIn,
     EstimatedMotion,
     Estimator,
-    Motion,
     Network,
     PairMotion,
     shrunk_to,
@@ -86,8 +85,8 @@ def raft_flow(flow_model: object) -> Callable[[Tensor, Tensor], Tensor]:
     """Return a function that asks RAFT for the flow between two pictures, (3, h, w).
 
     flow_model: what ComfyUI's Load Optical Flow Model gives. Raises BadInputError for anything
-    else. The network has 20 MB. It goes to the device of the pictures, and is left to itself there, since
-    asking ComfyUI for room in the middle of a sampling could send away the model that samples.
+    else. The network has 20 MB. It goes to the device of the pictures without asking ComfyUI for
+    room, since that could send away a model in the middle of its sampling.
     """
     network = _network(flow_model)
 
@@ -158,27 +157,3 @@ def check_clip(source: Tensor) -> None:
                 f"frame {number}, counted from 0, has values that are nan or infinite.",
                 "Find out where they come from, and make this frame again.",
             )
-
-
-def check_fits(motion: Motion, frames: int, size: tuple[int, int]) -> None:
-    """Raise BadInputError, about `motion`, unless it is that of a clip of this length and shape.
-
-    size: rows and columns of a latent. It may be cropped by less than one of its pixels, as by VAE
-    Encode.
-    """
-    if not isinstance(motion, Motion):
-        raise BadInputError("motion", "it is no motion.", "Connect Cross-Frame Motion.")
-    if motion.frames != frames:
-        raise BadInputError(
-            "motion",
-            f"it is that of {motion.frames} frames, but the latent has {frames}.",
-            "Find the motion of the frames that the latent was made from.",
-        )
-    (height, width), (rows, columns) = motion.size, size
-    if abs(height * columns - width * rows) > max(height, width):
-        raise BadInputError(
-            "motion",
-            f"it is that of pictures of {width} x {height}, but the latent has {columns} x {rows}, "
-            "which is another shape.",
-            "Find the motion of the frames that the latent was made from.",
-        )

@@ -39,7 +39,11 @@ def plan_fusion(
 
 
 def check_motion(motion: Motion, frames: range, latent: torch.Size) -> None:
-    """Raise BadInputError if a motion is not that of a clip. latent: the shape of its latents."""
+    """Raise BadInputError if a motion is not that of a clip.
+
+    latent: the shape of its latents, (frames, channels, ..., height, width). They may be cropped by
+    less than one of their own pixels, as VAE Encode does.
+    """
     fits = motion.frames == frames.stop if frames.start == 0 else motion.frames >= frames.stop
     if not fits:
         raise BadInputError(
@@ -50,7 +54,7 @@ def check_motion(motion: Motion, frames: range, latent: torch.Size) -> None:
         )
     height, width = motion.size
     rows, columns = latent[-2:]
-    if abs(width * rows / height - columns) >= 1:
+    if abs(height * columns - width * rows) > max(height, width):
         raise BadInputError(
             "motion",
             f"it is that of pictures of {width} x {height} pixels, but the latents have "
