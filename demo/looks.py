@@ -47,16 +47,17 @@ COLOURS = {
     "pink": 0.9,
 }
 NAMES = ("background", "discs", "squares", "triangles")  # the names of CLASSES in prompts
+NAMED = 0.2  # share of classes whose colour a prompt names, unless told otherwise
 WORDS = ("a", "drawing", "with", "and", ",", *MOODS, *COLOURS, *NAMES)
 
 
-def random_look(random: Random) -> tuple[Tensor, str]:
+def random_look(random: Random, share_named: float = NAMED) -> tuple[Tensor, str]:
     """Return a look, (classes, 2, 3), RGB in 0..1, and a prompt that describes a part of it."""
     mood_name = random.choice([None, None, *MOODS])
     mood = MOODS.get(mood_name, ANY_MOOD)
     named = {}
     for name in NAMES:
-        if random.random() < 0.2:
+        if random.random() < share_named:
             named[name] = random.choice(list(COLOURS))
     look = [_two_tones(mood, COLOURS.get(named.get(name)), random) for name in NAMES]
     assert len(look) == len(CLASSES)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import model, world
-from .looks import random_look
+from .looks import NAMED, random_look
 from .training import Loss, minimise, save, seed_of
 
 WITHOUT_PROMPT = 0.1  # share of pictures trained without a prompt, which guidance needs
@@ -49,12 +49,15 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def pictures(count: int, seed: int) -> tuple[Tensor, Tensor, list[str]]:
-    """Return random pictures and hints, both (count, 3, SIZE, SIZE) in 0..1, and their prompts."""
+def pictures(count: int, seed: int, share_named: float = NAMED) -> tuple[Tensor, Tensor, list[str]]:
+    """Return random pictures and hints, both (count, 3, SIZE, SIZE) in 0..1, and their prompts.
+
+    share_named: the share of classes whose colour a prompt names.
+    """
     generator = torch.Generator().manual_seed(seed)
     random = Random(seed)
     stills = world.random_stills(count, generator)
-    looks, prompts = zip(*(random_look(random) for _ in range(count)))
+    looks, prompts = zip(*(random_look(random, share_named) for _ in range(count)))
     return world.render(stills, torch.stack(looks)), world.render(stills, world.PLAIN), [*prompts]
 
 
