@@ -8,16 +8,20 @@ interrupted, as `demo.train` does.
 import argparse
 import json
 from pathlib import Path
+from random import Random
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F  # noqa: N812  (its usual name)
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
+from transformers import CLIPTokenizer
 
 from . import dit, model, world
-from .looks import NAMED
+from .looks import COLOURS, MOODS, NAMED, NAMES, describe, random_words
+from .model import PROMPT_CHANNELS
 from .train import WITHOUT_PROMPT, pictures, text_model_weights
 from .training import minimise, save, seed_of
 
@@ -25,7 +29,8 @@ WITHOUT_HINT = 0.05  # share of pictures trained without a hint
 HINT_NOISE = 0.05  # standard deviation of noise on the hints' latents, since videos are compressed
 MATRIX_RATE = 4e-3  # of the blocks' matrices, which Muon trains
 RATE = 1e-3  # of all other weights, which AdamW trains
-TEXT_RATE = 2e-3  # of the text encoder
+TEXT_RATE = 5e-4  # of the text encoder, which can read by then
+BATCH_READ, SHARE_READ, READING_RATE = 64, 0.5, 2e-3  # of learning to read
 CHUNK = 50  # pictures that are drawn and encoded at once
 MORE_NAMED = 0.75  # share of classes whose colour is named in the pictures that name many
 FROM_NAMING = 0.7  # share of training pictures that are drawn from those
@@ -64,6 +69,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--pictures", type=int, default=8_000)
     parser.add_argument("--naming-pictures", type=int, default=4_000)
+    parser.add_argument("--reading-iterations", type=int, default=800)
     parser.add_argument("--iterations", type=int, default=3_000)
     return parser.parse_args()
 
@@ -130,15 +136,53 @@ def shown_objects(seed: int) -> Tensor:
     return (instance > 0).reshape(CHUNK, side, side)
 
 
+def teach_reading(options: argparse.Namespace, tokenizer: CLIPTokenizer) -> nn.Module:
+    """Return a text encoder whose pooled output tells the mood and the colour of each class.
+
+    Nothing but prompts is needed for that, so it takes a minute. Without it, the transformer does
+    not learn which class a colour belongs to in the time that it is given.
+    """
+    answers = [1 + len(MOODS), *[1 + len(COLOURS)] * len(NAMES)]  # the first answer is: not named
+    text_encoder = model.new_text_encoder(tokenizer)
+    networks = {"text_encoder": text_encoder, "head": nn.Linear(PROMPT_CHANNELS, sum(answers))}
+    for network in networks.values():
+        network.to(options.device)
+
+    def loss(iteration: int, generator: torch.Generator) -> Tensor:
+        random = Random(int(torch.randint(2**40, (), generator=generator)))
+        words = [random_words(random, SHARE_READ) for _ in range(BATCH_READ)]
+        tokens = tokenized(tokenizer, [describe(*said) for said in words]).to(options.device)
+        truth = torch.tensor([numbered(*said) for said in words], device=options.device)
+        found = networks["head"](text_encoder(tokens).pooler_output).split(answers, dim=1)
+        return sum(map(F.cross_entropy, found, truth.unbind(dim=1)))
+
+    parameters = [p for network in networks.values() for p in network.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=READING_RATE, weight_decay=1e-2)
+    total = options.reading_iterations
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, READING_RATE, total, pct_start=0.1)
+    file = options.work / "reading.pt"
+    minimise(loss, networks, [optimizer], [schedule], total, file, options.seed)
+    return text_encoder
+
+
+def numbered(mood: str | None, named: dict[str, str]) -> list[int]:
+    """Return what a prompt says as numbers of answers: the mood, and the colour of each class."""
+    colours = [None, *COLOURS]
+    return [[None, *MOODS].index(mood), *(colours.index(named.get(name)) for name in NAMES)]
+
+
+def tokenized(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
+    """Return the tokens of prompts, (n, PROMPT_TOKENS)."""
+    how = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+    return tokenizer(prompts, **how).input_ids
+
+
 def train_networks(options: argparse.Namespace, shown: Pictures) -> dict[str, nn.Module]:
     """Train transformer and text encoder together; return them with their averaged weights."""
     tokenizer = model.new_tokenizer(options.work / "tokenizer")
-    networks = {"transformer": dit.new_dit(), "text_encoder": model.new_text_encoder(tokenizer)}
-    for network in networks.values():
-        network.to(options.device)
-    tokens = tokenizer(
-        [*shown.prompts, ""], padding="max_length", truncation=True, return_tensors="pt"
-    ).input_ids
+    text_encoder = teach_reading(options, tokenizer)
+    networks = {"transformer": dit.new_dit().to(options.device), "text_encoder": text_encoder}
+    tokens = tokenized(tokenizer, [*shown.prompts, ""])
 
     def loss(iteration: int, generator: torch.Generator) -> Tensor:
         rows = drawn_rows(options, generator)
