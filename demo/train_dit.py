@@ -70,7 +70,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=8_000)
     parser.add_argument("--naming-pictures", type=int, default=4_000)
     parser.add_argument("--reading-iterations", type=int, default=800)
-    parser.add_argument("--iterations", type=int, default=3_000)
+    parser.add_argument("--iterations", type=int, default=2_200)
     return parser.parse_args()
 
 

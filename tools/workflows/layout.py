@@ -26,7 +26,7 @@ HEIGHTS = {
     "CrossFrameAttention": 310,
     "CrossFrameConsistency": 240,
     "CrossFrameDemoClip": 60,
-    "CrossFrameDemoModel": 110,
+    "CrossFrameDemoModel": 140,
     "CrossFrameKSampler": 540,
     "CrossFrameVAEEncode": 60,
     "DualCLIPLoader": 140,
