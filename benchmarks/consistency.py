@@ -25,6 +25,9 @@ from ..demo.looks import MOODS, describe
 from ..demo.shipped import load_pipeline
 from ..hosts.frame_noise import DIFFERENT, SAME
 
+# It edits clips, (clips, frames, 3, h, w), with a prompt and a seed for each of them.
+Painter = Callable[[Tensor, list[str], list[int]], Tensor]
+
 DIFFUSERS = "diffusers"
 PER_STEP = "ComfyUI, all frames per step"
 PER_FRAME = "ComfyUI, frame by frame"
@@ -137,13 +140,25 @@ def random_clips(count: int, frames: int) -> list[world.Clip]:
 
 def edited(options: argparse.Namespace, clips: list[world.Clip], row: Row) -> Tensor:
     """Return the edits of all clips with all seeds, (seeds, clips, frames, 3, SIZE, SIZE)."""
-    file = options.output / f"{row.name.replace(' ', '_')}.pt"
+    return kept_edits(options, clips, row.name, lambda sampling: painter(options, row, sampling))
+
+
+def kept_edits(
+    options: argparse.Namespace,
+    clips: list[world.Clip],
+    name: str,
+    new_painter: Callable[[Sampling], Painter],
+) -> Tensor:
+    """Return the edits of a row, from its file if there is one. name: the row's.
+
+    The edits have the shape that `edited` says.
+    """
+    file = options.output / f"{name.replace(' ', '_')}.pt"
     if not file.exists():
         moods = list(MOODS)
         prompts = [describe(moods[number % len(moods)], {}) for number in range(len(clips))]
         sources = torch.stack([world.render(clip, world.PLAIN) for clip in clips])
-        sampling = Sampling(options.steps, options.strength, options.guidance)
-        paint = painter(options, row, sampling)
+        paint = new_painter(Sampling(options.steps, options.strength, options.guidance))
         edits = []
         for seed in range(options.seeds):
             seeds = [1000 * seed + number for number in range(len(clips))]
@@ -152,13 +167,8 @@ def edited(options: argparse.Namespace, clips: list[world.Clip], row: Row) -> Te
     return torch.load(file).float() / 255
 
 
-def painter(
-    options: argparse.Namespace, row: Row, sampling: Sampling
-) -> Callable[[Tensor, list[str], list[int]], Tensor]:
-    """Return a function that edits clips, (clips, frames, 3, h, w).
-
-    It takes the clips, and a prompt and a seed for each of them.
-    """
+def painter(options: argparse.Namespace, row: Row, sampling: Sampling) -> Painter:
+    """Return a function that edits clips as a row does."""
     if row.order == DIFFUSERS:
         pipeline = load_pipeline()
 
@@ -174,23 +184,27 @@ def painter(
 
         return paint
 
+    return comfyui_painter("U-Net", row.setting, sampling, row.name, row.order == PER_FRAME)
+
+
+def comfyui_painter(
+    architecture: str, setting: Setting, sampling: Sampling, name: str, frame_by_frame: bool = False
+) -> Painter:
+    """Return a function that edits clips in ComfyUI. name: what its progress bar shows."""
     from comfyui_location import need_comfyui
 
     need_comfyui(cpu=not torch.cuda.is_available())
     from ..demo.in_comfyui import edit_in_comfyui, load_in_comfyui
 
-    demo = load_in_comfyui()
+    demo = load_in_comfyui(architecture)
 
-    def paint_in_comfyui(sources: Tensor, prompts: list[str], seeds: list[int]) -> Tensor:
-        clips = tqdm(list(zip(sources, prompts, seeds)), desc=row.name, unit="clip")
+    def paint(sources: Tensor, prompts: list[str], seeds: list[int]) -> Tensor:
+        clips = tqdm(list(zip(sources, prompts, seeds)), desc=name, unit="clip")
         return torch.stack(
-            [
-                edit_in_comfyui(demo, *clip, row.setting, sampling, row.order == PER_FRAME)
-                for clip in clips
-            ]
+            [edit_in_comfyui(demo, *clip, setting, sampling, frame_by_frame) for clip in clips]
         )
 
-    return paint_in_comfyui
+    return paint
 
 
 def measure(edits: Tensor, truths: list[Truth]) -> dict[str, np.ndarray]:

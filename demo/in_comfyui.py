@@ -10,11 +10,14 @@ from .edit import DEFAULT, Sampling, Setting
 
 
 @torch.inference_mode()
-def load_in_comfyui() -> tuple:
-    """Load the demo model; return (MODEL, CLIP, VAE, CONTROL_NET)."""
+def load_in_comfyui(architecture: str = "U-Net") -> tuple:
+    """Load a demo model; return (MODEL, CLIP, VAE, CONTROL_NET).
+
+    architecture: "U-Net", or "DiT", whose CONTROL_NET is not one.
+    """
     from ..nodes.demo import CrossFrameDemoModel
 
-    return CrossFrameDemoModel.execute().args
+    return CrossFrameDemoModel.execute(architecture).args
 
 
 @torch.inference_mode()
@@ -41,12 +44,9 @@ def edit_in_comfyui(
     from ..nodes.noise import CrossFrameNoise
     from ..nodes.sampling import CrossFrameSampler
 
-    model, clip, vae, control = demo
+    model, _, vae, _ = demo
     images = source.movedim(1, -1)
-    positive, negative = (nodes.CLIPTextEncode().encode(clip, text)[0] for text in (prompt, ""))
-    positive, negative = nodes.ControlNetApplyAdvanced().apply_controlnet(
-        positive, negative, control, images, 1.0, 0.0, 1.0
-    )
+    positive, negative = conditions(demo, prompt, images)
     if setting.references is not None:
         (model,) = CrossFrameAttention.execute(
             model=model,
@@ -69,3 +69,22 @@ def edit_in_comfyui(
     samples = node.execute(noise, guider, sampler, sigmas, latent).args[0]
     (edited,) = nodes.VAEDecode().decode(vae, samples)
     return edited.movedim(-1, 1).clone()
+
+
+def conditions(demo: tuple, prompt: str, images: Tensor) -> tuple:
+    """Return (positive, negative) with the frames as layout hints, as the architecture takes them.
+
+    images: an IMAGE batch, (frames, height, width, 3).
+    """
+    from comfy.controlnet import ControlNet
+    from comfy_extras.nodes_ip2p import InstructPixToPixConditioning
+
+    import nodes
+
+    _, clip, vae, control = demo
+    prompts = [nodes.CLIPTextEncode().encode(clip, text)[0] for text in (prompt, "")]
+    if isinstance(control, ControlNet):
+        return nodes.ControlNetApplyAdvanced().apply_controlnet(
+            *prompts, control, images, 1.0, 0.0, 1.0
+        )
+    return InstructPixToPixConditioning.execute(*prompts, images, vae).args[:2]

@@ -47,20 +47,30 @@ COLOURS = {
     "pink": 0.9,
 }
 NAMES = ("background", "discs", "squares", "triangles")  # the names of CLASSES in prompts
+NAMED = 0.2  # share of classes whose colour a prompt names, unless told otherwise
 WORDS = ("a", "drawing", "with", "and", ",", *MOODS, *COLOURS, *NAMES)
 
 
-def random_look(random: Random) -> tuple[Tensor, str]:
+def random_look(random: Random, share_named: float = NAMED) -> tuple[Tensor, str]:
     """Return a look, (classes, 2, 3), RGB in 0..1, and a prompt that describes a part of it."""
-    mood_name = random.choice([None, None, *MOODS])
+    mood_name, named = random_words(random, share_named)
     mood = MOODS.get(mood_name, ANY_MOOD)
-    named = {}
-    for name in NAMES:
-        if random.random() < 0.2:
-            named[name] = random.choice(list(COLOURS))
     look = [_two_tones(mood, COLOURS.get(named.get(name)), random) for name in NAMES]
     assert len(look) == len(CLASSES)
     return torch.tensor(look), describe(mood_name, named)
+
+
+def random_words(random: Random, share_named: float = NAMED) -> tuple[str | None, dict[str, str]]:
+    """Return what a prompt says: a mood or None, and the colours of some classes.
+
+    share_named: the share of classes whose colour it names.
+    """
+    mood = random.choice([None, None, *MOODS])
+    named = {}
+    for name in NAMES:
+        if random.random() < share_named:
+            named[name] = random.choice(list(COLOURS))
+    return mood, named
 
 
 def describe(mood: str | None, colours: dict[str, str]) -> str:

@@ -6,7 +6,6 @@ numbers follow from the seed and the iteration, so they are the same after an in
 """
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -18,12 +17,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import model, world
-from .looks import random_look
+from .looks import NAMED, random_look
+from .training import Loss, minimise, save, seed_of
 
 WITHOUT_PROMPT = 0.1  # share of pictures trained without a prompt, which guidance needs
 WITHOUT_CONTROL = 0.1  # share of batches trained without ControlNet
 CONTROL_NOISE = 0.02  # standard deviation of noise on hints, because videos are compressed
-CLIP_NORM = 1.0  # gradients are clipped to this norm
+RATE = 1e-3
 
 
 def main() -> None:
@@ -49,12 +49,15 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def pictures(count: int, seed: int) -> tuple[Tensor, Tensor, list[str]]:
-    """Return random pictures and hints, both (count, 3, SIZE, SIZE) in 0..1, and their prompts."""
+def pictures(count: int, seed: int, share_named: float = NAMED) -> tuple[Tensor, Tensor, list[str]]:
+    """Return random pictures and hints, both (count, 3, SIZE, SIZE) in 0..1, and their prompts.
+
+    share_named: the share of classes whose colour a prompt names.
+    """
     generator = torch.Generator().manual_seed(seed)
     random = Random(seed)
     stills = world.random_stills(count, generator)
-    looks, prompts = zip(*(random_look(random) for _ in range(count)))
+    looks, prompts = zip(*(random_look(random, share_named) for _ in range(count)))
     return world.render(stills, torch.stack(looks)), world.render(stills, world.PLAIN), [*prompts]
 
 
@@ -70,7 +73,9 @@ def train_autoencoder(options: argparse.Namespace) -> nn.Module:
     side = world.SIZE // 2
 
     def loss(iteration: int, generator: torch.Generator) -> Tensor:
-        painted, plain, _ = pictures(options.batch // 4, seed=_seed(options, "vae", iteration))
+        painted, plain, _ = pictures(
+            options.batch // 4, seed=seed_of(options.seed, "vae", iteration)
+        )
         whole = torch.cat((painted, plain[:1]))
         quarters = whole.unfold(2, side, side).unfold(3, side, side)  # (n, 3, 2, 2, side, side)
         images = quarters.permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, side, side)
@@ -81,7 +86,7 @@ def train_autoencoder(options: argparse.Namespace) -> nn.Module:
         closeness = F.l1_loss(copies, images) + 2 * F.mse_loss(copies, images)
         return closeness + 1e-4 * posterior.kl().mean() / posterior.mean[0].numel()
 
-    _train(options, "autoencoder", {"autoencoder": autoencoder}, total, 1e-3, loss)
+    train(options, "autoencoder", {"autoencoder": autoencoder}, total, loss)
     return autoencoder.eval()
 
 
@@ -151,12 +156,12 @@ def encode_pictures(
     if not file.exists():
         latents, hints, prompts = [], [], []
         for chunk in tqdm(range(options.pictures // 50), desc="encode pictures"):
-            painted, plain, texts = pictures(50, seed=_seed(options, "pictures", chunk))
+            painted, plain, texts = pictures(50, seed=seed_of(options.seed, "pictures", chunk))
             posterior = autoencoder.encode(painted.to(options.device) * 2 - 1).latent_dist
             latents.append(posterior.mean.half().cpu())
             hints.append((plain * 255).round().byte())
             prompts += texts
-        _save((torch.cat(latents), torch.cat(hints), prompts), file)
+        save((torch.cat(latents), torch.cat(hints), prompts), file)
     latents, hints, prompts = torch.load(file)
     scale = 1 / float(latents.float().std())
     autoencoder.register_to_config(scaling_factor=scale)
@@ -210,10 +215,25 @@ def train_networks(
             extras["mid_block_additional_residual"] = middle
         return F.mse_loss(unet(noisy, times, context, **extras).sample, target)
 
-    averages = _train(options, "networks", networks, options.iterations, 1e-3, loss)
+    averages = train(options, "networks", networks, options.iterations, loss)
     for name, network in networks.items():
         network.load_state_dict(averages[name])
     return networks
+
+
+def train(
+    options: argparse.Namespace,
+    name: str,
+    networks: dict[str, nn.Module],
+    total: int,
+    loss: Loss,
+) -> dict[str, dict[str, Tensor]]:
+    """Minimise a loss with AdamW and one learning-rate cycle; return the averaged weights."""
+    parameters = [p for network in networks.values() for p in network.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=1e-2, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total, pct_start=0.05)
+    file = options.work / f"{name}.pt"
+    return minimise(loss, networks, [optimizer], [schedule], total, file, options.seed)
 
 
 def export(
@@ -230,96 +250,17 @@ def export(
         **{name: network.cpu().half() for name, network in networks.items()},
     )
     pipeline.save_pretrained(options.output)
-    # Version 4 of transformers reads other names and files than version 5 writes. Both read these.
+    # Version 4 of transformers reads other files than version 5 writes. Both read these.
     model.new_tokenizer(options.output / "tokenizer")
-    text_weights = options.output / "text_encoder" / "model.safetensors"
-    prefix = "text_model."
-    weights = {prefix + name.removeprefix(prefix): w for name, w in load_file(text_weights).items()}
-    save_file(weights, text_weights, metadata={"format": "pt"})
+    file = options.output / "text_encoder" / "model.safetensors"
+    save_file(text_model_weights(load_file(file)), file, metadata={"format": "pt"})
     print(f"written to {options.output}")
 
 
-def _train(
-    options: argparse.Namespace,
-    name: str,
-    networks: dict[str, nn.Module],
-    total: int,
-    rate: float,
-    loss: Callable[[int, torch.Generator], Tensor],
-) -> dict[str, dict[str, Tensor]]:
-    """Minimise a loss with AdamW and one learning-rate cycle; continue from a checkpoint.
-
-    Returns the networks' weights, averaged over about the last thousand iterations.
-    """
-    parameters = [p for network in networks.values() for p in network.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-2, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total, pct_start=0.05)
-    averages = {key: _copy(network) for key, network in networks.items()}
-    file, start = options.work / f"{name}.pt", 0
-    if file.exists():
-        saved = torch.load(file, map_location=options.device)
-        start, averages = saved["iteration"], saved["averages"]
-        for key, network in networks.items():
-            network.load_state_dict(saved["networks"][key])
-        optimizer.load_state_dict(saved["optimizer"])
-        schedule.load_state_dict(saved["schedule"])
-
-    bar = tqdm(range(start, total), initial=start, total=total, desc=name, mininterval=5)
-    smooth = None
-    for iteration in bar:
-        generator = torch.Generator().manual_seed(_seed(options, name, iteration))
-        value = loss(iteration, generator)
-        value.backward()
-        nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        keep = min(0.999, (1 + iteration) / (10 + iteration))
-        _blend(averages, networks, keep)
-        smooth = value.item() if smooth is None else 0.99 * smooth + 0.01 * value.item()
-        if iteration % 50 == 0:
-            bar.set_postfix(loss=f"{smooth:.4f}")
-        if (iteration + 1) % 500 == 0 or iteration + 1 == total:
-            state = {
-                "iteration": iteration + 1,
-                "networks": {key: network.state_dict() for key, network in networks.items()},
-                "averages": averages,
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
-            }
-            _save(state, file)
-    return averages
-
-
-def _copy(network: nn.Module) -> dict[str, Tensor]:
-    return {name: weight.detach().clone() for name, weight in network.state_dict().items()}
-
-
-@torch.no_grad()
-def _blend(
-    averages: dict[str, dict[str, Tensor]], networks: dict[str, nn.Module], keep: float
-) -> None:
-    """Move averaged weights towards the current weights."""
-    for key, network in networks.items():
-        weights = network.state_dict()
-        floating = [name for name, weight in weights.items() if weight.is_floating_point()]
-        torch._foreach_lerp_(
-            [averages[key][name] for name in floating],
-            [weights[name] for name in floating],
-            1 - keep,
-        )
-
-
-def _seed(options: argparse.Namespace, stage: str, number: int) -> int:
-    """Return a separate seed for each thing that is drawn."""
-    return Random(f"{options.seed} {stage} {number}").getrandbits(48)
-
-
-def _save(value: object, file: Path) -> None:
-    """Write a file completely or not at all."""
-    unfinished = file.with_suffix(".part")
-    torch.save(value, unfinished)
-    unfinished.replace(file)
+def text_model_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a text encoder's weights by names that versions 4 and 5 of transformers both read."""
+    prefix = "text_model."
+    return {prefix + name.removeprefix(prefix): weight for name, weight in weights.items()}
 
 
 if __name__ == "__main__":

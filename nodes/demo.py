@@ -1,14 +1,21 @@
-"""The nodes that give the small model and the clip which come with the pack."""
+"""The nodes that give the small models and the clip which come with the pack."""
 
 from comfy_api.latest import InputImpl, io
 
-from ..hosts.comfy.demo.files import CLIP_FILE, FOLDER, check_exists
+from ..hosts.comfy.demo.files import (
+    ARCHITECTURES,
+    CLIP_FILE,
+    DIT_FOLDER,
+    FOLDER,
+    U_NET,
+    check_exists,
+)
 from ..hosts.comfy.errors import named
 from .common import CATEGORY
 
 
 class CrossFrameDemoModel(io.ComfyNode):
-    """Nothing -> MODEL, CLIP, VAE and CONTROL_NET of the demo model."""
+    """The name of an architecture -> MODEL, CLIP, VAE and CONTROL_NET of a demo model."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -16,14 +23,30 @@ class CrossFrameDemoModel(io.ComfyNode):
             node_id="CrossFrameDemoModel",
             display_name="Cross-Frame Demo Model",
             category=CATEGORY,
-            search_aliases=["demo model", "example model", "tiny model", "no download"],
+            search_aliases=[
+                "demo model",
+                "example model",
+                "tiny model",
+                "tiny flux",
+                "no download",
+            ],
             description=(
                 "A tiny model that comes with the pack, to see what cross-frame attention does "
                 "without any download. It paints coloured shapes in pictures of 64 x 64 pixels, "
                 "in seconds even without a graphics card, and works with the stock nodes like "
-                "any checkpoint."
+                "any checkpoint. There is one built like Stable Diffusion and one built like Flux."
             ),
-            inputs=[],
+            inputs=[
+                io.Combo.Input(
+                    "architecture",
+                    options=list(ARCHITECTURES),
+                    default=U_NET,
+                    optional=True,
+                    tooltip="The kind of model. 'U-Net' is built like Stable Diffusion and takes "
+                    "the video through Apply ControlNet. 'DiT' is built like Flux and takes it "
+                    "through InstructPixToPixConditioning, as Flux Canny does.",
+                ),
+            ],
             outputs=[
                 io.Model.Output(
                     display_name="MODEL",
@@ -41,17 +64,18 @@ class CrossFrameDemoModel(io.ComfyNode):
                 ),
                 io.ControlNet.Output(
                     display_name="CONTROL_NET",
-                    tooltip="For Apply ControlNet; its hint is the video itself, as it is.",
+                    tooltip="For Apply ControlNet; its hint is the video itself, as it is. The DiT "
+                    "has none: give the video to InstructPixToPixConditioning.",
                 ),
             ],
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
-        from ..hosts.comfy.demo.model import load_demo_model
+    def execute(cls, architecture: str = U_NET) -> io.NodeOutput:
+        from ..hosts.comfy.demo.architectures import load_demo
 
         with named("CrossFrameDemoModel"):
-            return io.NodeOutput(*load_demo_model(FOLDER))
+            return io.NodeOutput(*load_demo(architecture, FOLDER, DIT_FOLDER))
 
 
 class CrossFrameDemoClip(io.ComfyNode):

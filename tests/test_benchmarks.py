@@ -5,8 +5,17 @@ import csv
 import numpy as np
 import pytest
 import torch
+from crossframe.attention import joint
+from crossframe.benchmarks import (
+    architectures,
+    drift,
+    measures,
+    motion,
+    moving_photos,
+    prompts,
+    speed,
+)
 from crossframe.benchmarks import consistency as benchmark
-from crossframe.benchmarks import drift, measures, motion, moving_photos, speed
 from crossframe.motion import PairMotion, pixel_grid
 
 
@@ -167,3 +176,31 @@ def test_a_motion_is_scored_against_the_exact_one():
     assert score.off == pytest.approx(6.4, rel=1e-3)  # a tenth of a pixel of 8, in 512ths
     assert score.found == pytest.approx(49 / 56)
     assert score.wrong == pytest.approx(8 / 56)  # seven are hidden, one lies elsewhere
+
+
+def test_own_text_once_leaves_the_images_as_they_are():
+    layout = joint.Layout(joint.Span(2, 5), joint.Span(2, 5), 5, 5, axis=1, out_axis=1)
+    own = torch.arange(5.0).reshape(1, 5, 1)
+    references = [torch.full((3, 1), 10.0), torch.full((3, 1), 20.0)]
+    repeated = joint._sequences(own, references, layout)
+    with architectures.own_text_once():
+        once = joint._sequences(own, references, layout)
+    assert repeated.flatten().tolist() == [0, 1, *[10] * 3, 0, 1, *[20] * 3]
+    assert once.flatten().tolist() == [0, 1, *[10] * 3, *[20] * 3]
+    assert torch.equal(joint._sequences(own, references, layout), repeated)
+
+
+def test_every_case_has_a_name_of_its_own_and_a_plain_row_to_compare_with():
+    names = [case.name for case in architectures.CASES]
+    assert len(set(names)) == len(names)
+    rows = {name: row() for name in names}
+    text = "\n".join(architectures.tables(rows))
+    assert all(f"| {name} |" in text for name in names)
+    assert "| DiT: plain, different noise | " in text
+    assert "| U-Net: plain, different noise | " in text
+
+
+def test_the_share_of_hits_counts_what_pictures_show():
+    found = prompts.interval([[True, True, False], [], [True]])
+    assert found.mean == 0.75
+    assert 0 < found.low < 0.75 < found.high <= 1

@@ -376,7 +376,7 @@ def test_the_node(folder, monkeypatch):
     assert demo.CrossFrameDemoModel in NODES
     schema = demo.CrossFrameDemoModel.define_schema()
     assert schema.node_id == "CrossFrameDemoModel"
-    assert not schema.inputs
+    assert [choice.id for choice in schema.inputs] == ["architecture"]
     assert [o.io_type for o in schema.outputs] == ["MODEL", "CLIP", "VAE", "CONTROL_NET"]
     assert all(output.tooltip for output in schema.outputs)
 

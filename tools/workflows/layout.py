@@ -26,7 +26,7 @@ HEIGHTS = {
     "CrossFrameAttention": 410,
     "CrossFrameConsistency": 240,
     "CrossFrameDemoClip": 60,
-    "CrossFrameDemoModel": 110,
+    "CrossFrameDemoModel": 140,
     "CrossFrameFusion": 210,
     "CrossFrameKSampler": 540,
     "CrossFrameMotion": 110,

@@ -12,8 +12,10 @@ from ..errors import BadInputError
 
 DEMO = Path(__file__).parents[3] / "demo"
 FOLDER = DEMO / "model"
+DIT_FOLDER = DEMO / "dit"
 CLIP_FILE = DEMO / "clip" / "shapes.mp4"
 DTYPE = torch.float32  # the model's dtype on every device
+U_NET, DIT = ARCHITECTURES = ("U-Net", "DiT")
 
 
 class DamagedModelError(BadInputError):

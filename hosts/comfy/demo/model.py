@@ -1,4 +1,4 @@
-"""The small model that comes with the pack, as ComfyUI's MODEL, CLIP, VAE and CONTROL_NET.
+"""The small U-Net that comes with the pack, as ComfyUI's MODEL, CLIP, VAE and CONTROL_NET.
 
 It is a Stable Diffusion model in the folder layout of diffusers, so that both hosts use the same
 files. ComfyUI's loaders only support released sizes. So the objects are built here from the
@@ -74,16 +74,21 @@ def load_unet(folder: Path, disable_dynamic: bool = False) -> comfy.model_patche
     model = comfy.model_base.BaseModel(family, PREDICTIONS[scheduler["prediction_type"]])
     set_norm_groups(model.diffusion_model, config)
 
+    weights = read_weights(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    return patcher_of(model, "unet", renamed(weights, unet_names(config)), disable_dynamic)
+
+
+def patcher_of(
+    model: comfy.model_base.BaseModel, part: str, weights: Mapping, disable_dynamic: bool
+) -> comfy.model_patcher.ModelPatcher:
+    """Return a MODEL with these weights. part: its name in errors about weights."""
     patchers = comfy.model_patcher
     kind = patchers.ModelPatcher if disable_dynamic else patchers.CoreModelPatcher
     offload_device = comfy.model_management.unet_offload_device()
     patcher = kind(model, comfy.model_management.get_torch_device(), offload_device)
     model.to(offload_device)
-    weights = read_weights(folder / "unet" / "diffusion_pytorch_model.safetensors")
-    with fitting_weights("unet"):
-        model.diffusion_model.load_state_dict(
-            renamed(weights, unet_names(config)), assign=patcher.is_dynamic()
-        )
+    with fitting_weights(part):
+        model.diffusion_model.load_state_dict(weights, assign=patcher.is_dynamic())
     return patcher
 
 
@@ -156,15 +161,19 @@ def load_vae(folder: Path) -> comfy.sd.VAE:
     return vae
 
 
-def load_clip(folder: Path) -> comfy.sd.CLIP:
-    """Load the CLIP: tokenizer and text encoder."""
+def load_clip(folder: Path, words: Path | None = None) -> comfy.sd.CLIP:
+    """Load the CLIP: tokenizer and text encoder. words: the tokenizer's folder, if not in `folder`.
+
+    The text encoder also gives a pooled prompt, which a Stable Diffusion model does not use.
+    """
+    words = folder / "tokenizer" if words is None else words
     config = read_config(folder / "text_encoder" / "config.json")
     weights = read_weights(folder / "text_encoder" / "model.safetensors")
     for name in ("vocab.json", "merges.txt"):  # every version of transformers can read these
-        check_exists(folder / "tokenizer" / name)
+        check_exists(words / name)
     tokenizer = partial(
         comfy.sd1_clip.SDTokenizer,
-        tokenizer_path=str(folder / "tokenizer"),
+        tokenizer_path=str(words),
         max_length=config["max_position_embeddings"],
         embedding_size=config["hidden_size"],
     )
