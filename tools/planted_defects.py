@@ -745,10 +745,10 @@ DEFECTS = [
     ),
     Defect(
         "motion: that of another shape is taken",
-        "hosts/comfy/motion.py",
+        "hosts/comfy/run/fusion.py",
         "if abs(height * columns - width * rows) > max(height, width):",
         "if rows == 0:",
-        COMFY_MOTION,
+        "tests/comfyui/test_fusion.py",
     ),
     Defect(
         "fusion: what is not trusted is mixed too",
