@@ -9,8 +9,8 @@ from .variational import places, warped
 
 # Forth and back may miss by OFF pixels plus OFF_SHARE of the distance, at the pixel and on average
 # in its surroundings: in an area without structure the flow of a single pixel says little. Clips
-# that are fused along the motion are steadier with 1 pixel than with less, and with 2 pixels
-# newcomers lose more of their own look than is gained.
+# that are fused along the motion are steadier with 1 pixel than with less; 2 pixels gain little
+# more, and cost newcomers some of their own look.
 OFF = 1.0
 OFF_SHARE = 0.05
 LOST = 4.0  # pixels; what is off by more is simply lost
