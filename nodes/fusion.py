@@ -16,13 +16,7 @@ class CrossFrameFusion(io.ComfyNode):
             node_id="CrossFrameFusion",
             display_name="Cross-Frame Fusion",
             category=CATEGORY,
-            search_aliases=[
-                "temporal consistency",
-                "deflicker",
-                "flicker",
-                "pixel-aware fusion",
-                "optical flow",
-            ],
+            search_aliases=["pixel-aware fusion", "shape-aware fusion", "flow-guided fusion"],
             description=(
                 "Keeps the colour of every place in a video steady: while frames are painted, each "
                 "is mixed with others where the source video shows the same thing. Works with "

@@ -69,8 +69,10 @@ def test_keys_of_a_wrong_frame_are_not_steady(measured, plain, monkeypatch):
     gathered = Evaluation.gathered
 
     def swapped(self, layer, entries, tokens):
-        attended = gathered(self, layer, entries, tokens)
-        return attended if self.frames == (0,) else tuple(rows.roll(1, dims=0) for rows in attended)
+        attended, biases = gathered(self, layer, entries, tokens)
+        if self.frames != (0,):
+            attended = tuple(rows.roll(1, dims=0) for rows in attended)
+        return attended, biases
 
     monkeypatch.setattr(Evaluation, "gathered", swapped)
     assert not is_steady(measured(STEADY), plain)

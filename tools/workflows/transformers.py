@@ -9,8 +9,9 @@ INSTRUCTION = (
     "maintaining the original composition"
 )
 SIZE = (1024, 576)
-# Frames of transformers keep more of their own content when they look at themselves, too.
-LOOK = {"references": "first + previous", "include_self": True, "layers": "up"}
+# The steadiest of the layer sets on the demo's transformer, see docs/consistency.md.
+LAYERS = "mid + up"
+LOOK = {"references": "first + previous", "layers": LAYERS}
 # Steps, cfg, sampler and scheduler of ComfyUI's own templates.
 RESTYLING = {
     "seed": 1,
@@ -70,10 +71,10 @@ video).
 
 ATTENTION_NOTE = """### Keep one look
 
-While a frame is painted, the model looks at the **first** frame, the **previous** one and the
-frame itself.
+While a frame is painted, the model looks at the **first** frame and the **previous** one
+instead of at the frame itself.
 
-- Frames still differ? Turn *include_self* off, or try *layers* **all**.
+- Should frames keep more of their own? Turn *include_self* on, or choose *layers* **up**.
 - Out of memory? Set *frames_per_batch* to a small number. The result is the same.
 - To compare, select the node and press Ctrl+B (bypass).
 """
@@ -148,8 +149,8 @@ def restyle_transformer(graph: Graph, steady: bool = False) -> None:
                 attention = graph.node("CrossFrameAttention", model=shifted, **LOOK)
                 graph.note("What it does", ATTENTION_NOTE)
     if steady:
-        own = {"include_self": True, "layers": "up"}
-        attention = parts.hold_still(graph, "5. Hold every place still", shifted, frames, **own)
+        title = "5. Hold every place still"
+        attention = parts.hold_still(graph, title, shifted, frames, layers=LAYERS)
     with graph.group("6. Paint"):
         latents = graph.node("CrossFrameVAEEncode", pixels=frames, vae=vae)
         latents = parts.one_noise(graph, latents)
