@@ -3,7 +3,16 @@
 from .bank import Bank, Key
 from .layers import LAYER_SETS, Layer, LayerSet
 from .painting_order import PaintingOrder
-from .references import REFERENCES, Policy, Reference, WithSelf, reference_policy, with_scenes
+from .references import (
+    REFERENCES,
+    WITH_KEYFRAMES,
+    Policy,
+    Reference,
+    Weights,
+    WithSelf,
+    reference_policy,
+    with_scenes,
+)
 from .run import Evaluation, FrameByFrame, PerStep, Run, StepMismatchError
 from .shared import attend_to_rows
 from .state import State
@@ -13,6 +22,7 @@ __all__ = [
     "LAYER_SETS",
     "PRECISIONS",
     "REFERENCES",
+    "WITH_KEYFRAMES",
     "Bank",
     "Evaluation",
     "FrameByFrame",
@@ -27,6 +37,7 @@ __all__ = [
     "State",
     "StepMismatchError",
     "Storage",
+    "Weights",
     "WithSelf",
     "attend_to_rows",
     "reference_policy",

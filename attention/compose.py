@@ -3,6 +3,10 @@
 The functions do not care whether the rows hold hidden states or projected keys or values:
 concatenation over tokens commutes with a projection that acts on each token by itself.
 Each row has a name. A name can be anything by which the caller tells frames and conds apart.
+
+References may have weights, which are factors on the softmax mass of their keys. A factor is its
+logarithm, added to the logits of the keys ("bias"). So weights need a mask in the call of attention
+that follows; `bias_mask` makes it.
 """
 
 from collections import Counter
@@ -14,6 +18,8 @@ import torch
 from torch import Tensor
 
 Name = TypeVar("Name", bound=Hashable)
+# For every row, what is added to the logits of the keys of each of its references.
+Biases = Sequence[tuple[float, ...]]
 
 
 def simplest(references: tuple[Name, ...]) -> tuple[Name, ...]:
@@ -36,6 +42,36 @@ def same_length(rows: Sequence[tuple[Name, ...]]) -> list[tuple[Name, ...]]:
     simple = [simplest(row) for row in rows]
     length = lcm(*(len(row) for row in simple))
     return [row * (length // len(row)) for row in simple]
+
+
+def biases_of(
+    references: Sequence[tuple[Name, ...]], added: Sequence[Mapping[Name, float]]
+) -> Biases | None:
+    """Return the biases of the references of every row, or None if no row needs any.
+
+    references: the references of n rows, in the order of their keys. added: for each row, what is
+    added to the logits of the keys of its references; 0 if it does not say.
+    """
+    biases = [
+        tuple(of_row.get(name, 0.0) for name in row)
+        for row, of_row in zip(references, added, strict=True)
+    ]
+    # What is added to all keys of a row changes nothing.
+    return biases if any(len(set(row)) > 1 for row in biases) else None
+
+
+def bias_mask(biases: Biases, tokens: int, like: Tensor) -> Tensor:
+    """Return what is added to the logits of rows: (n, 1, k * tokens), or (1, ...) for equal rows.
+
+    biases: for n rows, those of k references each. tokens: the number of keys of a reference. like:
+    a tensor with the device and the dtype of the queries.
+    """
+    rows = biases[:1] if len(set(biases)) == 1 else biases
+    mask = like.new_empty(len(rows), 1, len(rows[0]) * tokens)
+    for row, of_row in enumerate(rows):
+        for place, bias in enumerate(of_row):
+            mask[row, :, place * tokens : (place + 1) * tokens] = bias
+    return mask
 
 
 def gather(

@@ -9,7 +9,7 @@ The keys of a frame are one whole sequence for each of its references: its own o
 the reference's image tokens in the place of its own. So the other tokens are repeated once per
 reference. If they were there only once, more references would mean less weight for the text. With
 the repetition every key counts equally often, and references that are identical to the frame
-change nothing.
+change nothing. A weight is therefore a factor on a whole sequence, text included.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from .compose import Biases, bias_mask
 
 # The image tokens of one row: (keys, values), each as a row of a batch has them.
 KeysAndValues = tuple[Tensor, Tensor]
@@ -59,6 +61,7 @@ def attend_jointly(
     layout: Layout,
     references: Sequence[Sequence[KeysAndValues]],
     attention: MaskedAttention,
+    biases: Biases | None = None,
 ) -> Tensor:
     """Let the image tokens of every row attend to the image tokens of its references.
 
@@ -66,7 +69,7 @@ def attend_jointly(
     mask: None, or a mask whose last two axes are queries (or 1) and keys, with the rows of the
     batch (or 1) first if it has more than two axes. references: for each of the n rows, the image
     tokens of its references, in the shape of a row. attention: plain attention on any number of
-    rows.
+    rows. biases: for each row, those of its references; None adds nothing.
     Returns what plain attention returns for `query`. Queries that are not of the image attend to
     their own sequence. One row is worked on at a time, so that only its keys are in memory.
     Raises ValueError if the number of references is not the number of rows.
@@ -83,6 +86,8 @@ def attend_jointly(
         )
         own_mask = _of_row(mask, row, len(query))
         own_mask = _repeated(_of_queries(own_mask, layout, [layout.queries]), layout, len(of_row))
+        if biases is not None and len(set(biases[row])) > 1:
+            own_mask = _biased(own_mask, bias_mask([biases[row]], layout.k_tokens, query))
         image.append(attention(queries, keys, values, own_mask))
     painted = torch.cat(image) if len(image) > 1 else image[0]
     around = list(_around(layout.queries, layout.q_tokens))
@@ -139,3 +144,12 @@ def _repeated(mask: Tensor | None, layout: Layout, times: int) -> Tensor | None:
     if mask is None or mask.shape[-1] != layout.k_tokens:
         return mask
     return torch.cat([mask] * times, dim=-1)
+
+
+def _biased(mask: Tensor | None, bias: Tensor) -> Tensor:
+    """Return a mask that adds a bias as well. bias: (1, 1, keys)."""
+    if mask is None:
+        return bias
+    if mask.dtype == torch.bool:  # True where a key may be attended to
+        mask = torch.zeros_like(mask, dtype=bias.dtype).masked_fill(~mask, -torch.inf)
+    return mask + bias

@@ -31,37 +31,39 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerSet:
-    """A named set of layers: a predicate over their addresses."""
+    """A named set of layers: a predicate over their addresses in a U-Net, and a part of a DiT.
+
+    of_transformer: returns those of all self-attention layers of the image in a DiT, in the order
+    of the forward pass, that belong to the set.
+    """
 
     name: str
     contains: Callable[[Layer], bool]
+    of_transformer: Callable[[Sequence[Layer]], Sequence[Layer]]
 
     def __contains__(self, layer: Layer) -> bool:
         return self.contains(layer)
 
 
+def _later_part(layers: Sequence[Layer]) -> Sequence[Layer]:
+    """Return the single blocks of a DiT if there are also others, else the last two thirds."""
+    single = [layer for layer in layers if layer.block == "single"]
+    if single and len(single) < len(layers):
+        return single
+    return layers[len(layers) // 3 :]
+
+
+def _all_but_first_sixth(layers: Sequence[Layer]) -> Sequence[Layer]:
+    return layers[len(layers) // 6 :]
+
+
 LAYER_SETS: dict[str, LayerSet] = {
     layer_set.name: layer_set
     for layer_set in (
-        LayerSet("up", lambda layer: layer.block == "output"),
-        LayerSet("mid + up", lambda layer: layer.block in ("middle", "output")),
-        LayerSet("all", lambda layer: True),
+        LayerSet("up", lambda layer: layer.block == "output", _later_part),
+        LayerSet(
+            "mid + up", lambda layer: layer.block in ("middle", "output"), _all_but_first_sixth
+        ),
+        LayerSet("all", lambda layer: True, lambda layers: layers),
     )
 }
-
-
-def transformer_layers(name: str, layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """Return the layers of a diffusion transformer that belong to a layer set.
-
-    name: a name in LAYER_SETS. layers: all self-attention layers of the image, in the order of the
-    forward pass. "up" is the later part: the single blocks if there are also others, and otherwise
-    the last two thirds. "mid + up" leaves out the first sixth.
-    """
-    if name == "all":
-        return tuple(layers)
-    if name == "mid + up":
-        return tuple(layers[len(layers) // 6 :])
-    single = tuple(layer for layer in layers if layer.block == "single")
-    if single and len(single) < len(layers):
-        return single
-    return tuple(layers[len(layers) // 3 :])

@@ -10,9 +10,9 @@ its references, in topological order.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from .references import Policy, attended
+from .references import Policy, attended, merged
 
 Group = tuple[int, ...]
 NOBODY = -1  # no later group attends to a frame
@@ -24,7 +24,9 @@ class PaintingOrder:
 
     start, frames: the frames from `start` on and before `frames` are painted; the frames before
     `start` are painted already. references: for each frame that is painted, the frames that it
-    attends to, each as often as it counts. groups: their numbers, ascending within a group.
+    attends to, each as often as it counts. logits: for each frame whose references have different
+    weights, what is added to the logits of the keys of each reference. groups: numbers of frames,
+    ascending within a group.
     last_readers: for every frame before `frames`, the number of the last group that attends to it
     after its own group has been painted. It is NOBODY if there is none, and the number of groups if
     frames after these need it.
@@ -35,6 +37,7 @@ class PaintingOrder:
     references: Mapping[int, tuple[int, ...]]
     groups: tuple[Group, ...]
     last_readers: tuple[int, ...]
+    logits: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -46,14 +49,16 @@ class PaintingOrder:
         on from them.
         Raises ValueError if the policy names a frame that is not there, or none at all.
         """
-        references = {frame: attended(policy, frame) for frame in range(start, frames)}
+        merges = {frame: merged(attended(policy, frame)) for frame in range(start, frames)}
+        references = {frame: named for frame, (named, _) in merges.items()}
+        logits = {frame: added for frame, (_, added) in merges.items() if any(added.values())}
         for frame, named in references.items():
             _check(policy, frame, named, frames)
         groups = _groups(references)
         readers = _last_readers(groups, references, frames)
         for frame in carried_frames(policy, frames) if carry else ():
             readers[frame] = len(groups)
-        return cls(start, frames, references, groups, tuple(readers))
+        return cls(start, frames, references, groups, tuple(readers), logits)
 
     @property
     def count(self) -> int:
@@ -99,10 +104,10 @@ def carried_frames(policy: Policy, frames: int) -> frozenset[int]:
     distance, or at fixed frames, has named all of them by then.
     """
     return frozenset(
-        reference
+        reference.frame
         for later in range(frames, 2 * frames)
         for reference in attended(policy, later)
-        if reference < frames
+        if reference.frame < frames
     )
 
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 import torch
 
 from .bank import Bank, Key, Tokens
-from .compose import gather, simplest
+from .compose import Biases, biases_of, gather, same_length, simplest
 from .errors import PackError
 from .layers import Layer
 from .noise_levels import same_level
@@ -244,34 +244,41 @@ class Evaluation:
     layers: frozenset[Layer]
     visits: Counter[Key] = field(default_factory=Counter, kw_only=True)
 
-    def gathered(self, layer: Layer, entries: Sequence[Hashable], tokens: Tokens) -> Tokens:
+    def gathered(
+        self, layer: Layer, entries: Sequence[Hashable], tokens: Tokens
+    ) -> tuple[Tokens, Biases | None]:
         """Return the key/value tokens of all rows of a batch, and store what later frames need.
 
         entries: the cond entries of the batch, in order; each has one row per frame.
         tokens: one or two (len(entries) * n, tokens, channels) tensors, n = len(frames).
-        Returns as many tensors, (len(entries) * n, k * tokens, channels).
+        Returns as many tensors, (len(entries) * n, k * tokens, channels), and the biases of the k
+        references of each row, or None.
         Raises ValueError if the batch does not consist of these entries and frames.
         """
         if layer not in self.layers:
-            return tokens
+            return tokens, None
         names = self._names_of_batch(layer, entries, tokens)
-        result = self._of_references(gather, names, tokens)
+        references = self._references_of(names)
+        result = self._of_references(gather, names, references, tokens)
         self._keep(names, lambda row: tuple(stream[row] for stream in tokens))
-        return tuple(result)
+        return tuple(result), self._biases(names, same_length(references))
 
     def collected(
         self, layer: Layer, entries: Sequence[Hashable], tokens: Tokens
-    ) -> tuple[Tokens, Rows]:
+    ) -> tuple[Tokens, Rows, Biases | None]:
         """Return the key/value tokens that a batch needs, each once; store what later frames need.
 
         This is for callers that let `attend_to_rows` attend after the projection. It takes the
         same arguments as `gathered`, and `layer` must be one of `layers`. Returns as many tensors,
-        (m, tokens, channels), and for each row the positions of its references among the m.
+        (m, tokens, channels), for each row the positions of its references among the m, and the
+        biases of these references, or None.
         """
         names = self._names_of_batch(layer, entries, tokens)
-        collected, rows = zip(*self._of_references(collect, names, tokens), strict=True)
+        references = self._references_of(names)
+        made = self._of_references(collect, names, references, tokens)
+        collected, rows = zip(*made, strict=True)
         self._keep(names, lambda row: tuple(stream[row] for stream in tokens))
-        return collected, rows[0]
+        return collected, rows[0], self._biases(names, [simplest(row) for row in references])
 
     def attended(
         self,
@@ -279,26 +286,26 @@ class Evaluation:
         entries: Sequence[Hashable],
         rows: Sequence[Tokens],
         count: int,
-    ) -> list[tuple[Tokens, ...]]:
+    ) -> tuple[list[tuple[Tokens, ...]], Biases | None]:
         """Return for each row the tokens of its references, and store what later frames need.
 
         This is for callers that put keys together themselves (see `joint.py`); `layer` must be one
         of `layers`. rows: the tokens of each row of the batch, as tensors of any shape. They may be
         views, because what is stored is copied. count: the number of tokens in a row.
-        Returns as many tuples, in which the row's own tokens are the given ones.
+        Returns as many tuples, in which the row's own tokens are the given ones, and the biases of
+        each row's references, or None.
         Raises ValueError if the batch does not consist of these entries and frames.
         """
         names = self._names(layer, entries, len(rows), count, rows[0][0].device)
         place = {name: row for row, name in enumerate(names)}
-        references = [simplest(self._references(key, frame)) for key, frame in names]
-        outside = {name for row in references for name in row}.difference(names)
-        kept = {name: self.run.bank.load(*name) for name in outside}
+        references = [simplest(row) for row in self._references_of(names)]
+        kept = self._outside(names, references)
         result = [
             tuple(rows[place[name]] if name in place else kept[name] for name in row)
             for row in references
         ]
         self._keep(names, rows.__getitem__)
-        return result
+        return result, self._biases(names, references)
 
     def _names_of_batch(
         self, layer: Layer, entries: Sequence[Hashable], tokens: Tokens
@@ -333,16 +340,46 @@ class Evaluation:
         return key._replace(visit=visit)
 
     def _of_references(
-        self, function: Callable[..., Made], names: Sequence[tuple[Key, int]], tokens: Tokens
+        self,
+        function: Callable[..., Made],
+        names: Sequence[tuple[Key, int]],
+        references: Sequence[tuple[tuple[Key, int], ...]],
+        tokens: Tokens,
     ) -> list[Made]:
         """Apply `gather` or `collect` to each tensor; rows are named (key, frame)."""
-        references = [self._references(key, frame) for key, frame in names]
-        outside = {name for row in references for name in row}.difference(names)
-        kept = {name: self.run.bank.load(*name) for name in outside}
+        kept = self._outside(names, references)
         return [
-            function(stream, names, references, {name: kept[name][number] for name in outside})
+            function(stream, names, references, {name: kept[name][number] for name in kept})
             for number, stream in enumerate(tokens)
         ]
+
+    def _outside(
+        self,
+        names: Sequence[tuple[Key, int]],
+        references: Sequence[tuple[tuple[Key, int], ...]],
+    ) -> dict[tuple[Key, int], Tokens]:
+        """Load the references of a batch that are not among its own rows."""
+        outside = {name for row in references for name in row}.difference(names)
+        return {name: self.run.bank.load(*name) for name in outside}
+
+    def _references_of(self, names: Sequence[tuple[Key, int]]) -> list[tuple[tuple[Key, int], ...]]:
+        """Return the references of rows, as often as they count."""
+        return [self._references(key, frame) for key, frame in names]
+
+    def _biases(
+        self,
+        names: Sequence[tuple[Key, int]],
+        references: Sequence[tuple[tuple[Key, int], ...]],
+    ) -> Biases | None:
+        """Return the biases of the references of rows, or None if there are none."""
+        logits = self.run.order.logits
+        if not logits:
+            return None
+        added = [
+            {(key, other): bias for other, bias in logits.get(frame, {}).items()}
+            for key, frame in names
+        ]
+        return biases_of(references, added)
 
     def _references(self, key: Key, frame: int) -> tuple[tuple[Key, int], ...]:
         """Return a frame's references, or only the frame itself if a reference is missing."""

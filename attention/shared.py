@@ -12,12 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .compose import Name, positions, simplest
+from .compose import Biases, Name, bias_mask, positions, simplest
 
 # The positions of the reference rows of every row of a batch.
 Rows = list[tuple[int, ...]]
-# Plain attention: (b, queries, channels), (b, keys, channels) twice -> (b, queries, channels).
-Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+# Plain attention: (b, queries, channels), (b, keys, channels) twice, and None or what is added to
+# the logits, (b or 1, 1, keys) -> (b, queries, channels).
+Attention = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 def collect(
@@ -44,17 +45,23 @@ def collect(
 
 
 def attend_to_rows(
-    query: Tensor, key: Tensor, value: Tensor, rows: Rows, attention: Attention
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rows: Rows,
+    attention: Attention,
+    biases: Biases | None = None,
 ) -> Tensor:
     """Let every row of queries attend to its reference rows, with as little work as possible.
 
     query: (n, q, channels). key, value: projected reference rows, (m, tokens, channels). rows:
     for each of the n, the positions of its references among the m. attention: a function for plain
-    attention on any number of batch elements.
+    attention on any number of batch elements. biases: for each row, those of its references; None
+    adds nothing.
     Returns (n, q, channels). Raises ValueError if `rows` does not fit these tensors.
 
-    Rows with the same references share one set of keys, and their queries are concatenated. Groups
-    with equally many queries and keys form one batch, so nothing is repeated or masked.
+    Rows with the same references and biases share one set of keys, and their queries are
+    concatenated. Groups with equally many queries and keys form one batch, so nothing is repeated.
     """
     n, q, _ = query.shape
     if len(rows) != n:
@@ -64,7 +71,7 @@ def attend_to_rows(
             f"rows attend to row {max(map(max, rows))}, but there are {len(key)} rows of keys and "
             f"{len(value)} of values"
         )
-    batches = list(_alike(rows))
+    batches = list(_alike(rows, biases))
     if len(batches) == 1 and batches[0].readers == list(range(n)):
         return _attend(query, key, value, batches[0], attention)
     attended = query.new_empty(n, q, value.shape[-1])
@@ -79,24 +86,30 @@ class Batch(NamedTuple):
     """Groups of rows that attend together. All have equally many rows and equally many references.
 
     readers: the rows, group after group. references: the positions of the groups' references.
+    biases: for each group, those of its references, or None.
     """
 
     groups: int
     readers: list[int]
     references: list[int]
+    biases: Biases | None
 
 
-def _alike(rows: Rows) -> Iterator[Batch]:
-    """Group rows that have the same references, and batch groups of the same size."""
-    groups: dict[tuple[int, ...], list[int]] = {}
+def _alike(rows: Rows, biases: Biases | None) -> Iterator[Batch]:
+    """Group rows that have the same references and biases, and batch groups of the same size."""
+    groups: dict[tuple[tuple[int, ...], tuple[float, ...]], list[int]] = {}
     for row, references in enumerate(rows):
-        groups.setdefault(references, []).append(row)
-    sizes: dict[tuple[int, int], list[tuple[int, ...]]] = {}
-    for references, group in groups.items():
-        sizes.setdefault((len(group), len(references)), []).append(references)
+        groups.setdefault((references, biases[row] if biases else ()), []).append(row)
+    sizes: dict[tuple[int, int], list[tuple[tuple[int, ...], tuple[float, ...]]]] = {}
+    for (references, of_group), group in groups.items():
+        sizes.setdefault((len(group), len(references)), []).append((references, of_group))
     for alike in sizes.values():
-        readers = [row for references in alike for row in groups[references]]
-        yield Batch(len(alike), readers, [place for references in alike for place in references])
+        yield Batch(
+            len(alike),
+            [row for group in alike for row in groups[group]],
+            [place for references, _ in alike for place in references],
+            [of_group for _, of_group in alike] if biases else None,
+        )
 
 
 def _attend(
@@ -109,8 +122,11 @@ def _attend(
     # with k references per group: (g * k, tokens, channels) -> (g, k * tokens, channels)
     keys = _take(key, batch.references).reshape(g, -1, key.shape[-1])
     values = _take(value, batch.references).reshape(g, -1, value.shape[-1])
+    mask = None
+    if batch.biases is not None and any(len(set(row)) > 1 for row in batch.biases):
+        mask = bias_mask(batch.biases, key.shape[1], query)
     # (g, r * q, channels) -> (g * r, q, channels)
-    return attention(queries, keys, values).reshape(len(batch.readers), query.shape[1], -1)
+    return attention(queries, keys, values, mask).reshape(len(batch.readers), query.shape[1], -1)
 
 
 def _take(tensor: Tensor, rows: Sequence[int]) -> Tensor:

@@ -35,7 +35,7 @@ class CrossFrameAttention(io.ComfyNode):
                     default="first + previous",
                     tooltip="Which frames every frame looks at. 'first' holds the look of the "
                     "first frame. 'previous' follows gradual change but can drift. Together "
-                    "they do both.",
+                    "they do both. 'keyframes' are painted together and looked at by all frames.",
                 ),
                 io.Boolean.Input(
                     "include_self",
@@ -115,6 +115,48 @@ class CrossFrameAttention(io.ComfyNode):
                     "CrossFrame sampler. The frames are then painted to match them.",
                 ),
                 first_frame_input(),
+                io.String.Input(
+                    "keyframes",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="With the references 'keyframes': which frames these are, e.g. 0, 24, "
+                    "48 (the first frame of the video is 0). If it is empty, the first, the middle "
+                    "and the last frame of every scene are taken.",
+                ),
+                io.Float.Input(
+                    "first_weight",
+                    default=1.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How much the first frame counts beside the others that a frame looks "
+                    "at; with 'keyframes', each of them. 2 is as if it were there twice, 0 as "
+                    "if it were not there.",
+                ),
+                io.Float.Input(
+                    "previous_weight",
+                    default=1.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How much the previous frame counts beside the others that a frame "
+                    "looks at.",
+                ),
+                io.Float.Input(
+                    "self_weight",
+                    default=1.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How much the frame itself counts if include_self is on.",
+                ),
             ],
             outputs=[
                 io.Model.Output(

@@ -10,9 +10,10 @@ from typing import Any
 
 from comfy.patcher_extension import WrappersMP
 
-from ...attention import LAYER_SETS, LayerSet, Storage, reference_policy, with_scenes
+from ...attention import LAYER_SETS, LayerSet, Storage, Weights, with_scenes
 from .errors import BadInputError
 from .model.carried import Carried, carried_by
+from .model.policy import chosen_policy, frames_in
 from .model.settings import BANK_DEVICES, KEY, NODE, Settings
 from .model.transformer import check_family
 from .model.unet import Attn1, is_unet, self_attention_layers
@@ -32,8 +33,9 @@ class Choice:
     references, layers: names in REFERENCES and LAYER_SETS. start_percent, end_percent: the part
     of the denoising, 0 to 1. frames_per_batch: frames per model call; 0 means as many as fit.
     bank_device, bank_precision: where and how hidden states are kept, names in BANK_DEVICES and
-    PRECISIONS. scene_starts: numbers of frames, as text. state: what earlier frames have left.
-    first_frame: the number of the latent's first frame; 0 means right after the state.
+    PRECISIONS. scene_starts, keyframes: numbers of frames, as text. first_weight, previous_weight,
+    self_weight: factors on the softmax mass of these frames' keys. state: what earlier frames have
+    left. first_frame: the number of the latent's first frame; 0 means right after the state.
     """
 
     references: str
@@ -47,14 +49,18 @@ class Choice:
     scene_starts: str = ""
     state: Any = None
     first_frame: int = 0
+    keyframes: str = ""
+    first_weight: float = 1.0
+    previous_weight: float = 1.0
+    self_weight: float = 1.0
 
 
 def attach(model, choice: Choice):
     """Return a clone of a MODEL with cross-frame attention; the MODEL itself stays as it is.
 
     Raises BadInputError if the range is empty, if the model has no such layers or already carries
-    cross-frame attention, if scene_starts contains anything but numbers, or if first_frame does
-    not fit the state.
+    cross-frame attention, if scene_starts or keyframes contain anything but numbers, if a weight or
+    a keyframe would do nothing, or if first_frame does not fit the state.
     """
     if choice.start_percent >= choice.end_percent:
         raise BadInputError(
@@ -68,9 +74,10 @@ def attach(model, choice: Choice):
             "it already carries cross-frame attention.",
             f"Connect the MODEL from before the other {NODE} node.",
         )
-    policy = reference_policy(choice.references, choice.include_self)
+    weights = Weights(choice.first_weight, choice.previous_weight, choice.self_weight)
+    policy = chosen_policy(choice.references, choice.include_self, weights, choice.keyframes)
     settings = Settings(
-        policy=with_scenes(policy, _frames(choice.scene_starts)),
+        policy=with_scenes(policy, frames_in("scene_starts", choice.scene_starts)),
         layer_set=choice.layers,
         layers=_layers(model, LAYER_SETS[choice.layers]),
         start_percent=choice.start_percent,
@@ -88,18 +95,6 @@ def _layers(model, layer_set: LayerSet) -> tuple[Attn1, ...] | None:
         return tuple(self_attention_layers(model, layer_set))
     check_family(model)
     return None
-
-
-def _frames(text: str) -> list[int]:
-    """Return the numbers of frames in a text such as "40, 95"."""
-    words = text.replace(",", " ").split()
-    if wrong := [word for word in words if not word.isdecimal()]:
-        raise BadInputError(
-            "scene_starts",
-            f"'{wrong[0]}' is not the number of a frame.",
-            "Write whole numbers with commas between them, e.g. 40, 95. The first frame is 0.",
-        )
-    return [int(word) for word in words]
 
 
 def attach_settings(model, settings: Settings):

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ...attention import (
     LAYER_SETS,
     REFERENCES,
+    WITH_KEYFRAMES,
     Evaluation,
     FrameByFrame,
     Layer,
@@ -39,6 +40,8 @@ from .calls import Brought, check_alike, check_pictures, conds_per_picture
 from .choices import chosen
 from .unet import find_unet, self_attention_layers
 
+# Keyframes would have to be painted together, and here frames come one by one.
+LOOKING_BACK = {name: name for name in REFERENCES if name not in WITH_KEYFRAMES}
 LAST_TIMESTEP = 999.0  # the timestep with the most noise in Stable Diffusion
 
 log = logging.getLogger("crossframe")
@@ -241,7 +244,8 @@ class Clip:
         if self._resting:  # no frame attends to references at this step, so nothing is kept
             return hidden_states
         self._require_references(self._evaluation, layer, *hidden_states.shape[:2])
-        (tokens,) = self._evaluation.gathered(layer, range(len(hidden_states)), (hidden_states,))
+        rows = range(len(hidden_states))
+        (tokens,), _ = self._evaluation.gathered(layer, rows, (hidden_states,))
         return tokens
 
     def __repr__(self) -> str:
@@ -269,7 +273,7 @@ def cross_frame_attention(
 
     pipeline_or_unet: a U-Net pipeline of diffusers, or its U-Net.
     frames: the length of the clip.
-    references, layers: names in REFERENCES and LAYER_SETS. include_self: whether frames also
+    references, layers: names in LOOKING_BACK and LAYER_SETS. include_self: whether frames also
         attend to their own tokens.
     start_percent, end_percent: the part of the denoising in which frames attend to their
         references, 0 to 1, as ComfyUI counts it: linear in the training timestep.
@@ -340,5 +344,4 @@ def chosen_layers(unet: UNet2DConditionModel, layers: str) -> dict[Layer, Attent
 
 def chosen_policy(references: str, include_self: bool) -> Policy:
     """Return the named reference policy. Raises ValueError for an unknown name."""
-    chosen("references", references, REFERENCES)
-    return reference_policy(references, include_self)
+    return reference_policy(chosen("references", references, LOOKING_BACK), include_self)

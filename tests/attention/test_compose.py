@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from crossframe.attention.compose import gather, same_length, simplest
+from crossframe.attention.compose import bias_mask, biases_of, gather, same_length, simplest
 
 N, TOKENS, CHANNELS = 3, 4, 2
 
@@ -76,3 +76,17 @@ def test_self_alone_is_no_copy():
 def test_rows_that_do_not_fit_are_refused(names, references, kept, error):
     with pytest.raises(error):
         gather(tokens(N, TOKENS, CHANNELS), names, references, kept)
+
+
+def test_biases():
+    rows = [(0, 1), (2, 2)]
+    assert biases_of(rows, [{0: 0.0, 1: -1.0}, {}]) == [(0.0, -1.0), (0.0, 0.0)]
+    assert biases_of(rows, [{0: 0.5, 1: 0.5}, {2: 3.0}]) is None
+
+
+def test_a_mask_has_the_precision_of_the_queries():
+    half = torch.zeros(1, dtype=torch.float16)
+    mask = bias_mask([(0.0, -1.0), (0.5, 0.0)], 2, half)
+    assert mask.dtype == torch.float16
+    assert mask.tolist() == [[[0, 0, -1, -1]], [[0.5, 0.5, 0, 0]]]
+    assert bias_mask([(0.0, -1.0)] * 5, 2, half).shape == (1, 1, 4)

@@ -35,7 +35,7 @@ def image(tensor, layout, row):
     return tensor[row, :, layout.keys.start : layout.keys.stop]
 
 
-def expected(query, key, value, mask, layout, references):
+def expected(query, key, value, mask, layout, references, biases=None):
     """Each image query over own other keys and references' image keys, counted one by one."""
     result = plain(query, key, value, mask)
     for row, of_row in enumerate(references):
@@ -53,6 +53,9 @@ def expected(query, key, value, mask, layout, references):
                 *[-1] * (mask.ndim - 2), layout.q_tokens, -1
             )[..., span, :]
             own_mask = torch.cat([own_mask] * len(of_row), dim=-1)
+        if biases is not None:
+            bias = torch.tensor(biases[row]).repeat_interleave(layout.k_tokens)
+            own_mask = bias[None, None] if own_mask is None else own_mask + bias
         result[row : row + 1, span] = plain(
             query[row : row + 1, :, span],
             torch.cat(keys, dim=1)[None],
@@ -62,9 +65,10 @@ def expected(query, key, value, mask, layout, references):
     return result
 
 
+@pytest.mark.parametrize("biases", [None, [(0.0,), (0.0, -1.5), (0.7, 0.0, -0.4)]])
 @pytest.mark.parametrize("mask", [None, (1, 1), (ROWS, 1), (1, "q"), (ROWS, "q"), (ROWS, 1, "q")])
 @pytest.mark.parametrize("name", SHAPES)
-def test_it_is_one_softmax_over_all_keys(name, mask):
+def test_it_is_one_softmax_over_all_keys(name, mask, biases):
     layout = SHAPES[name]
     query, key, value = tensors(layout)
     if mask is not None:
@@ -74,8 +78,30 @@ def test_it_is_one_softmax_over_all_keys(name, mask):
     tokens = [
         [(image(key, layout, r), image(value, layout, r)) for r in of_row] for of_row in references
     ]
-    found = attend_jointly(query, key, value, mask, layout, tokens, plain)
-    wanted = expected(query, key, value, mask, layout, references)
+    found = attend_jointly(query, key, value, mask, layout, tokens, plain, biases)
+    wanted = expected(query, key, value, mask, layout, references, biases)
+    assert torch.allclose(found, wanted, atol=1e-6)
+
+
+def test_weights_beside_a_mask_that_hides_keys():
+    """Such masks are of truth values, and weights are numbers."""
+    layout = SHAPES["middle"]
+    query, key, value = tensors(layout)
+    seen = torch.ones(1, 1, layout.k_tokens, dtype=torch.bool)
+    seen[..., 1] = False
+    hidden = torch.zeros(seen.shape).masked_fill(~seen, -torch.inf)
+    references, biases = [(0, 1)] * ROWS, [(0.0, -1.0)] * ROWS
+    tokens = [
+        [(image(key, layout, r), image(value, layout, r)) for r in of_row] for of_row in references
+    ]
+
+    def of_truth(query, key, value, mask):
+        if mask.dtype == torch.bool:
+            mask = torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)
+        return plain(query, key, value, mask)
+
+    found = attend_jointly(query, key, value, seen, layout, tokens, of_truth, biases)
+    wanted = expected(query, key, value, hidden, layout, references, biases)
     assert torch.allclose(found, wanted, atol=1e-6)
 
 
@@ -102,11 +128,11 @@ def test_tokens_first():
 def test_identical_references_change_nothing():
     layout = SHAPES["middle"]
     query, key, value = tensors(layout)
-    for times in (1, 2, 3):
+    for times, biases in ((1, None), (2, None), (3, None), (3, [(0.0, -1.0, 0.5)] * ROWS)):
         tokens = [
             [(image(key, layout, row), image(value, layout, row))] * times for row in range(ROWS)
         ]
-        found = attend_jointly(query, key, value, None, layout, tokens, plain)
+        found = attend_jointly(query, key, value, None, layout, tokens, plain, biases)
         assert torch.allclose(found, plain(query, key, value, None), atol=1e-6)
 
 

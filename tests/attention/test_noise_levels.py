@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from crossframe.attention import REFERENCES, FrameByFrame, Key, Layer, PaintingOrder, Run
+from crossframe.attention import FrameByFrame, Key, Layer, PaintingOrder, Run, reference_policy
 from crossframe.attention.noise_levels import at_most, first_difference, same_level, told_apart
 
 
@@ -41,7 +41,7 @@ def test_different_numbers_are_told_in_digits_that_differ(shift):
 
 
 def test_frames_go_on_from_noise_levels_that_were_rounded_otherwise():
-    policy = REFERENCES["previous"]
+    policy = reference_policy("previous")
     first = FrameByFrame(Run(policy, PaintingOrder.of(policy, 1, carry=True)))
     first.next_group()
     for level in (3.0, 2.0, 1.0):

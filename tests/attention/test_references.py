@@ -1,6 +1,7 @@
 """Policies are data: whom a frame attends to, and what has to be kept for that."""
 
 from dataclasses import dataclass
+from math import inf, log, nan
 
 import pytest
 from crossframe.attention.painting_order import NOBODY, PaintingOrder
@@ -8,13 +9,16 @@ from crossframe.attention.references import (
     REFERENCES,
     First,
     FirstAndPrevious,
+    Keyframes,
     Own,
     Policy,
     Previous,
     Reference,
     Scenes,
+    Weights,
     WithSelf,
     attended,
+    merged,
     reference_policy,
 )
 
@@ -36,7 +40,13 @@ from crossframe.attention.references import (
     ids=repr,
 )
 def test_references(policy, expected):
-    assert [attended(policy, frame) for frame in range(4)] == expected
+    assert [frames_of(policy, frame) for frame in range(4)] == expected
+
+
+def frames_of(policy, frame):
+    references = attended(policy, frame)
+    assert {reference.weight for reference in references} == {1}
+    return tuple(reference.frame for reference in references)
 
 
 @dataclass(frozen=True)
@@ -49,16 +59,73 @@ class Named(Policy):
         return self.given if frame == 0 else (frame,)
 
 
-def test_a_reference_with_a_weight_counts_as_often():
-    assert attended(Named((Reference(3, weight=2), 1)), 0) == (3, 3, 1)
-    scenes = Scenes(Named((Reference(0, weight=2),)), (4,))
-    assert attended(scenes, 4) == (4, 4)
-    with pytest.raises(ValueError, match="0 times"):
+def test_weights():
+    """Different weights become biases of frames that are named once; equal ones change nothing."""
+    named = (Reference(3, weight=2), 1, 3, Reference(5, weight=0))
+    frames, added = merged(attended(Named(named), 0))
+    assert frames == (3, 1)
+    assert added == pytest.approx({3: 0, 1: log(1 / 3)})
+    assert merged(attended(Named((Reference(3, 0.5), Reference(1, 0.5))), 0)) == ((3, 1), {})
+    assert attended(Scenes(Named((Reference(0, weight=2),)), (4,)), 4) == (Reference(4, 2),)
+    with pytest.raises(ValueError, match="no references with a weight for frame 0"):
         attended(Named((Reference(3, weight=0),)), 0)
+    for weight in (-1, nan, inf):
+        with pytest.raises(ValueError, match="0 or more"):
+            attended(Named((Reference(3, weight=weight),)), 0)
+
+
+def test_a_weight_of_0_leaves_a_reference_out():
+    def frames(name, include_self=False, **weights):
+        policy = reference_policy(name, include_self, Weights(**weights), (2, 5))
+        return [{r.frame for r in attended(policy, frame)} for frame in range(7)]
+
+    for own in (False, True):
+        assert frames("first + previous", own, previous=0) == frames("first", own)
+        assert frames("first + previous", own, first=0) == frames("previous", own)
+        assert frames("keyframes + previous", own, previous=0) == frames("keyframes", own)
+    for name in REFERENCES:
+        assert frames(name, True, own=0) == frames(name) != frames(name, True)
+    for name in REFERENCES[:3]:
+        assert frames(name, True, first=0, previous=0) == [{frame} for frame in range(7)]
+
+
+def test_keyframes():
+    keyframes = Keyframes((2, 5))
+    assert [frames_of(keyframes, frame) for frame in (0, 2, 3, 5)] == [(2, 5)] * 4
+    beside = Keyframes((2, 5), previous=1)
+    found = [frames_of(beside, frame) for frame in range(7)]
+    assert found == [(2, 5), (2, 5, 0), (2, 5), (2, 5, 2), (2, 5, 3), (2, 5), (2, 5, 5)]
+    scenes = Scenes(WithSelf(keyframes), (3, 8))
+    found = [frames_of(scenes, frame) for frame in (0, 2, 4, 5, 8, 9)]
+    assert found == [(0, 2), (2,), (4, 5), (5,), (8,), (9, 8)]
+
+
+def test_keyframes_are_chosen_for_every_scene():
+    scenes = Scenes(WithSelf(Keyframes()), (4, 10))
+    assert scenes.of_clip([range(12)]).named == {0, 2, 3, 4, 6, 9, 10, 11}
+    assert Keyframes().of_clip([range(1)]).named == {0}
+    assert Keyframes((7,)).of_clip([range(20)]) == Keyframes((7,))
+    assert First().of_clip([range(20)]) == First()
+
+
+@pytest.mark.parametrize(
+    ("policy", "name"),
+    [
+        (reference_policy("first + previous"), "first + previous"),
+        (
+            reference_policy("first + previous", True, Weights(2, 0.5, 1)),
+            "2 x first + 0.5 x previous + self",
+        ),
+        (Scenes(Keyframes((0, 7), 1, 3), (4,)), "3 x keyframes (0, 7) + previous (scenes from 4)"),
+        (reference_policy("keyframes"), "keyframes (chosen)"),
+    ],
+)
+def test_names_for_the_log(policy, name):
+    assert policy.name == name
 
 
 def test_by_name():
-    assert list(REFERENCES) == ["first + previous", "first", "previous"]
+    assert REFERENCES[:3] == ("first + previous", "first", "previous")
     assert reference_policy("first") == First()
     assert reference_policy("previous", include_self=True) == WithSelf(Previous())
     with pytest.raises(KeyError):
@@ -120,13 +187,13 @@ def test_a_policy_of_ones_own():
     """The module's recipe works, and which frames are kept follows from it."""
 
     @dataclass(frozen=True)
-    class Keyframes(Policy):
+    class Periodic(Policy):
         every: int = 3
 
         def references(self, frame):
             return (frame - frame % self.every,)
 
-    order = PaintingOrder.of(Keyframes(), 8)
+    order = PaintingOrder.of(Periodic(), 8)
     assert order.last_readers == (2, -1, -1, 5, -1, -1, 7, -1)
     assert order.most_kept() == 1
 

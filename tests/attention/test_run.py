@@ -11,6 +11,7 @@ import pytest
 import torch
 from crossframe.attention import (
     REFERENCES,
+    WITH_KEYFRAMES,
     FrameByFrame,
     Layer,
     PaintingOrder,
@@ -20,7 +21,9 @@ from crossframe.attention import (
     Run,
     StepMismatchError,
     WithSelf,
+    reference_policy,
 )
+from crossframe.attention.compose import bias_mask
 from crossframe.attention.references import Own, attended
 
 TOKENS, CHANNELS, STEPS = 6, 4, 3
@@ -51,17 +54,20 @@ class Next(Policy):
 
 @dataclass(frozen=True)
 class Weighted(Policy):
-    """The first frame counts three times, and the previous one once."""
+    """References with weights, one of them above 1, and the frame itself at the end."""
+
+    first: float = 3.0
 
     def references(self, frame):
-        return (Reference(0, weight=3), max(frame - 1, 0))
+        return (Reference(0, self.first), Reference(max(frame - 1, 0), 0.4), Reference(frame, 1.7))
 
 
+LOOKING_BACK = [name for name in REFERENCES if name not in WITH_KEYFRAMES]
 POLICIES = [
-    *REFERENCES.values(),
-    *map(WithSelf, REFERENCES.values()),
+    *(reference_policy(name, own) for name in LOOKING_BACK for own in (False, True)),
     Own(),
     Weighted(),
+    Weighted(0.0),
     Keyframes,
     WithSelf(Keyframes(7)),
     Next,
@@ -79,11 +85,20 @@ WEIGHTS = {
 }
 
 
-def attention(layer, own, context):
-    """One layer: (rows, tokens, channels), (rows, k * tokens, channels) -> like own."""
+def attention(layer, own, context, mass=1.0):
+    """One layer: (rows, tokens, channels), (rows, k * tokens, channels) -> like own.
+
+    mass: by which the softmax mass of keys is multiplied.
+    """
     query, key, value = WEIGHTS[layer]
-    scores = (own @ query) @ (context @ key).transpose(1, 2)
-    return own + 0.5 * scores.softmax(-1) @ (context @ value)
+    shares = ((own @ query) @ (context @ key).transpose(1, 2)).softmax(-1) * mass
+    return own + 0.5 * (shares / shares.sum(-1, keepdim=True)) @ (context @ value)
+
+
+def gathered(evaluation, layer, entries, rows):
+    """The keys and values of rows, and the factors on their mass."""
+    (context,), biases = evaluation.gathered(layer, entries, (rows,))
+    return context, 1.0 if biases is None else bias_mask(biases, TOKENS, rows).exp()
 
 
 def denoise(x, entries, attend):
@@ -91,7 +106,7 @@ def denoise(x, entries, attend):
     prompts = {entry: random(1, TOKENS, CHANNELS, seed=99 + i) for i, entry in enumerate(ENTRIES)}
     rows = torch.cat([x + prompts[entry] for entry in entries])
     for layer in LAYERS:
-        rows = attention(layer, rows, attend(layer, rows))
+        rows = attention(layer, rows, *attend(layer, rows))
     return dict(zip(entries, rows.split(len(x))))
 
 
@@ -106,19 +121,25 @@ def by_indexing(policy, frames):
     x = random(frames, TOKENS, CHANNELS, seed=1)
 
     def attend_one(frame):
-        return lambda layer, rows: torch.stack(
-            [
-                torch.cat([rows[entry * frames + f] for f in attended(policy, frame)])
-                for entry in range(2)
-                for _ in range(frames)
-            ]
+        references = attended(policy, frame)
+        weights = [r.weight for r in references for _ in range(TOKENS)]
+        mass = torch.tensor(weights, dtype=torch.float64)
+        return lambda layer, rows: (
+            torch.stack(
+                [
+                    torch.cat([rows[entry * frames + r.frame] for r in references])
+                    for entry in range(2)
+                    for _ in range(frames)
+                ]
+            ),
+            mass,
         )
 
     for _ in range(STEPS):
         prompts = [random(1, TOKENS, CHANNELS, seed=99 + i) for i in range(2)]
         rows = torch.cat([x + prompt for prompt in prompts])
         for layer in LAYERS:
-            results = [attention(layer, rows, attend_one(f)(layer, rows)) for f in range(frames)]
+            results = [attention(layer, rows, *attend_one(f)(layer, rows)) for f in range(frames)]
             rows = torch.stack([results[r % frames][r] for r in range(2 * frames)])
         x = step(x, dict(zip(ENTRIES, rows.split(frames))))
     return x
@@ -146,7 +167,7 @@ def all_frames_per_step(policy, frames, batch):
             parts = denoise(
                 x[part],
                 entries,
-                lambda layer, rows: evaluation.gathered(layer, entries, (rows,))[0],  # noqa: B023
+                lambda layer, rows: gathered(evaluation, layer, entries, rows),  # noqa: B023
             )
             after[part] = step(x[part], parts)
         x = after
@@ -168,7 +189,7 @@ def frame_by_frame(policy, frames, split):
                 parts |= denoise(
                     own,
                     entries,
-                    lambda layer, rows: evaluation.gathered(layer, entries, (rows,))[0],  # noqa: B023
+                    lambda layer, rows: gathered(evaluation, layer, entries, rows),  # noqa: B023
                 )
             own = step(own, parts)
         finished[group] = own
@@ -198,7 +219,7 @@ def test_two_orders_one_result(policy, frames):
 
 def test_the_bank_of_each_order():
     size = TOKENS * CHANNELS * 8 * len(LAYERS) * len(ENTRIES)
-    policy = REFERENCES["first + previous"]
+    policy = reference_policy("first + previous")
     assert all_frames_per_step(policy, 7, 7)[1].peak_bytes == 0
     assert all_frames_per_step(policy, 7, 2)[1].peak_bytes == 2 * size
     assert frame_by_frame(policy, 7, False)[1].peak_bytes == 2 * size * STEPS
@@ -214,48 +235,48 @@ def test_keyframes_are_painted_first_and_together():
 
 def test_keys_and_values_may_differ():
     """Where another patch feeds them differently, each stream meets its own references."""
-    run = new_run(REFERENCES["previous"], 2)
+    run = new_run(reference_policy("previous"), 2)
     keys, values = random(2, TOKENS, CHANNELS, seed=1), random(2, TOKENS, CHANNELS, seed=2)
     number = PerStep(run).next_step()
     for frame in range(2):
         evaluation = run.evaluate(number, (frame,), LAYERS)
         tokens = keys[frame : frame + 1], values[frame : frame + 1]
-        result = evaluation.gathered(LAYERS[0], ["cond"], tokens)
+        result, _ = evaluation.gathered(LAYERS[0], ["cond"], tokens)
     assert torch.equal(result[0], keys[:1])
     assert torch.equal(result[1], values[:1])
 
 
 def test_other_layers_are_left_alone():
-    run = new_run(REFERENCES["first"], 2)
+    run = new_run(reference_policy("first"), 2)
     rows = random(2, TOKENS, CHANNELS, seed=1)
     evaluation = run.evaluate(0, (0, 1), LAYERS[:1])
-    assert evaluation.gathered(LAYERS[1], ["cond"], (rows,))[0] is rows
-    assert evaluation.gathered(LAYERS[0], ["cond"], (rows,))[0] is not rows
+    assert evaluation.gathered(LAYERS[1], ["cond"], (rows,))[0][0] is rows
+    assert evaluation.gathered(LAYERS[0], ["cond"], (rows,))[0][0] is not rows
 
 
 def test_a_batch_of_other_rows_is_refused():
-    evaluation = new_run(REFERENCES["first"], 3).evaluate(0, (0, 1, 2), LAYERS)
+    evaluation = new_run(reference_policy("first"), 3).evaluate(0, (0, 1, 2), LAYERS)
     with pytest.raises(ValueError, match="regroups"):
         evaluation.gathered(LAYERS[0], ENTRIES, (random(5, TOKENS, CHANNELS, seed=1),))
 
 
 def test_a_second_visit_in_one_evaluation_meets_the_second_visit_of_its_references():
     """Another node may run the model several times in a step, on one tile after the other."""
-    policy = REFERENCES["first"]
+    policy = reference_policy("first")
     clips = [random(2, TOKENS, CHANNELS, seed=seed) for seed in (1, 2)]
     run = new_run(policy, 2)
     number = PerStep(run).next_step()
     for frame in range(2):
         evaluation = run.evaluate(number, (frame,), LAYERS)
         for clip in clips:
-            (found,) = evaluation.gathered(LAYERS[0], ["cond"], (clip[frame : frame + 1],))
+            (found,), _ = evaluation.gathered(LAYERS[0], ["cond"], (clip[frame : frame + 1],))
             assert torch.equal(found, clip[:1])
 
 
 def test_a_missing_reference_is_self_attention_said_once(caplog):
     """A prompt that begins at a later step for later frames is such a case."""
     caplog.set_level(logging.WARNING, "crossframe")
-    lead = FrameByFrame(new_run(REFERENCES["first + previous"], 3))
+    lead = FrameByFrame(new_run(reference_policy("first + previous"), 3))
     rows = random(2, TOKENS, CHANNELS, seed=1)
     lead.next_group()
     lead.next_step(1.0)
@@ -263,7 +284,7 @@ def test_a_missing_reference_is_self_attention_said_once(caplog):
     lead.next_group()
     lead.next_step(1.0)
     evaluation = lead.evaluate(LAYERS)
-    (result,) = evaluation.gathered(LAYERS[0], ["uncond", "cond"], (rows,))
+    (result,), _ = evaluation.gathered(LAYERS[0], ["uncond", "cond"], (rows,))
     assert torch.equal(result[0], rows[0])
     assert torch.equal(result[1], rows[0])
     evaluation.gathered(LAYERS[1], ["cond"], (rows[:1],))
@@ -273,7 +294,7 @@ def test_a_missing_reference_is_self_attention_said_once(caplog):
 
 @pytest.mark.parametrize("levels", [[3.0, 2.0, 0.5], [3.0, 2.0, 1.0, 0.5]])
 def test_frames_on_other_steps_are_refused(levels):
-    lead = FrameByFrame(new_run(REFERENCES["first"], 2))
+    lead = FrameByFrame(new_run(reference_policy("first"), 2))
     lead.next_group()
     for level in (3.0, 2.0, 1.0):
         lead.next_step(level)
@@ -284,7 +305,7 @@ def test_frames_on_other_steps_are_refused(levels):
 
 
 def test_a_frame_that_stops_early_is_refused():
-    lead = FrameByFrame(new_run(REFERENCES["first"], 3))
+    lead = FrameByFrame(new_run(reference_policy("first"), 3))
     lead.next_group()
     lead.next_step(3.0)
     lead.next_step(2.0)
@@ -295,7 +316,7 @@ def test_a_frame_that_stops_early_is_refused():
 
 
 def test_there_are_no_more_groups_than_the_order_has():
-    lead = FrameByFrame(new_run(REFERENCES["first"], 1))
+    lead = FrameByFrame(new_run(reference_policy("first"), 1))
     lead.next_group()
     with pytest.raises(IndexError, match="all 1 groups"):
         lead.next_group()
@@ -303,13 +324,13 @@ def test_there_are_no_more_groups_than_the_order_has():
 
 def test_a_noise_level_may_come_twice():
     """Samplers that evaluate the model twice per step visit a level twice, with different x."""
-    lead = FrameByFrame(new_run(REFERENCES["previous"], 2))
+    lead = FrameByFrame(new_run(reference_policy("previous"), 2))
     for frame in range(2):
         lead.next_group()
         rows = random(2, TOKENS, CHANNELS, seed=frame)
         for visit in range(2):
             lead.next_step(1.0)
             evaluation = lead.evaluate(LAYERS)
-            (result,) = evaluation.gathered(LAYERS[0], ["cond"], (rows[visit : visit + 1],))
+            (result,), _ = evaluation.gathered(LAYERS[0], ["cond"], (rows[visit : visit + 1],))
             expected = random(2, TOKENS, CHANNELS, seed=0)[visit]
             assert torch.equal(result[0], expected)

@@ -1,7 +1,10 @@
 """Rows that share projected references: the same attention as row by row, for less work."""
 
+from math import log
+
 import pytest
 import torch
+from crossframe.attention.compose import biases_of, simplest
 from crossframe.attention.shared import attend_to_rows, collect
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,14 +21,18 @@ TO_K, TO_V = random(CHANNELS, 2, seed=10), random(CHANNELS, 5, seed=11)
 
 
 class Attention:
-    """Plain attention, (b, q, 2), (b, k, 2), (b, k, 5) -> (b, q, 5); remembers its sizes."""
+    """Attention, (b, q, 2), (b, k, 2), (b, k, 5) -> (b, q, 5); remembers its sizes.
+
+    What a mask adds to the logits multiplies the softmax mass here.
+    """
 
     def __init__(self):
         self.sizes = []
 
-    def __call__(self, query, key, value):
+    def __call__(self, query, key, value, mask=None):
         self.sizes.append((tuple(query.shape[:2]), key.shape[1]))
-        return (query @ key.transpose(1, 2)).softmax(-1) @ value
+        mass = (query @ key.transpose(1, 2)).exp() * (1 if mask is None else mask.exp())
+        return mass / mass.sum(-1, keepdim=True) @ value
 
 
 @st.composite
@@ -35,24 +42,31 @@ def batches(draw):
     others = [f"kept {row}" for row in range(draw(st.integers(0, 3)))]
     some = st.lists(st.sampled_from(names + others), min_size=1, max_size=4).map(tuple)
     references = draw(st.lists(some, min_size=len(names), max_size=len(names)))
-    return names, references, others
+    # Names with a weight, in some rows.
+    weights = st.dictionaries(st.sampled_from(names + others), st.sampled_from([0.5, 2.0, 3.0]))
+    weighed = draw(st.lists(weights, min_size=len(names), max_size=len(names)))
+    return names, references, others, weighed
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(batches())
 def test_the_same_as_row_by_row(batch):
-    names, references, others = batch
+    names, references, others, weighed = batch
     own, query = random(len(names), TOKENS, CHANNELS), random(len(names), 2 * TOKENS, 2, seed=1)
     kept = dict(zip(others, random(len(others), TOKENS, CHANNELS, seed=2)))
     everyone = {**dict(zip(names, own)), **kept}
     expected = []
     for row, wanted in enumerate(references):
         context = torch.cat([everyone[name] for name in wanted])[None]
-        expected.append(Attention()(query[row : row + 1], context @ TO_K, context @ TO_V))
+        weights = [weighed[row].get(name, 1.0) for name in wanted]
+        mask = torch.tensor(weights, dtype=torch.float64).log().repeat_interleave(TOKENS)
+        expected.append(Attention()(query[row : row + 1], context @ TO_K, context @ TO_V, mask))
 
+    added = [{name: log(weight) for name, weight in row.items()} for row in weighed]
+    biases = biases_of([simplest(row) for row in references], added)
     sources, rows = collect(own, names, references, kept)
     assert len(sources) <= len(own) + len(kept)
-    actual = attend_to_rows(query, sources @ TO_K, sources @ TO_V, rows, Attention())
+    actual = attend_to_rows(query, sources @ TO_K, sources @ TO_V, rows, Attention(), biases)
     assert torch.allclose(actual, torch.cat(expected), atol=1e-12)
 
 

@@ -70,6 +70,8 @@ class Plan:
     sigmas: str = "all"  # or a part of them: "high", "low", "last step", "none"
     stages: int = 1  # two: the second goes on with the noise that the first leaves
     pictures: str | None = None  # rows of the reference latents in both prompts
+    keyframes: str = ""
+    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)  # first, previous, self
 
     @property
     def size(self) -> tuple[int, int]:
@@ -203,6 +205,7 @@ class Graph:
             model = GUIDANCE[self.plan.guidance](model)
         if self.plan.patch:
             model = with_rows(model, self.plan.frames)
+        first, previous, own = self.plan.weights
         return tiny.patch(
             model,
             references=self.plan.references,
@@ -211,6 +214,10 @@ class Graph:
             start_percent=self.plan.start_percent,
             end_percent=self.plan.end_percent,
             frames_per_batch=frames_per_batch,
+            keyframes=self.plan.keyframes,
+            first_weight=first,
+            previous_weight=previous,
+            self_weight=own,
         )
 
     def guider(self, model):

@@ -29,27 +29,29 @@ def install(custom_nodes: Path) -> None:
     (custom_nodes / PACK).write_text("\n".join(lines) + "\n")
 
 
-class StandInModel:
-    """A MODEL of a family."""
+class StandIn:
+    """A node that makes something of a family."""
 
-    FUNCTION, CATEGORY, RETURN_TYPES = "make", "tests", ("MODEL",)
+    FUNCTION, CATEGORY = "make", "tests"
 
     @classmethod
     def INPUT_TYPES(cls):  # noqa: N802
         return {"required": {"family": ("STRING", {})}}
+
+
+class StandInModel(StandIn):
+    """A MODEL of a family."""
+
+    RETURN_TYPES = ("MODEL",)
 
     def make(self, family):
         return (MODELS[family].model(),)
 
 
-class StandInClip:
+class StandInClip(StandIn):
     """A CLIP that makes random tokens of a text, as a family has them."""
 
-    FUNCTION, CATEGORY, RETURN_TYPES = "make", "tests", ("CLIP",)
-
-    @classmethod
-    def INPUT_TYPES(cls):  # noqa: N802
-        return {"required": {"family": ("STRING", {})}}
+    RETURN_TYPES = ("CLIP",)
 
     def make(self, family):
         return (Encoder(family),)

@@ -133,7 +133,7 @@ def test_a_weight_is_how_often_a_frame_counts(parts):
 
     graph = Graph.build(Plan(), parts)
     heavy = graph.paint(model=patched(graph, Named(3, 1)))
-    assert torch.equal(heavy, graph.paint(model=patched(graph, Named(1, 3))))
+    assert tiny.error(heavy, graph.paint(model=patched(graph, Named(1, 3)))) < 1e-4
     assert tiny.error(heavy, graph.paint(model=patched(graph, Named(1, 1)))) > 0.01
 
 

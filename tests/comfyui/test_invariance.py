@@ -64,11 +64,29 @@ GRAPHS = {
         family="flux", start_percent=0.2, end_percent=0.7, steps=3, cfg=1.5
     ),
     "Qwen-Image": Plan(family="qwen_image"),
-    "Qwen-Image, masks per frame": Plan(
-        family="qwen_image", noise_mask=ONE, extras=(Extra("mask", CLIP), Extra("default"))
+    # Stock ComfyUI fails at prompts' masks with one row per frame on such latents.
+    "Qwen-Image, masks": Plan(
+        family="qwen_image", noise_mask=ONE, extras=(Extra("mask", ONE), Extra("default"))
     ),
     "Z-Image, mid + up": Plan(family="z_image", layers="mid + up", sampler="dpmpp_2m_sde"),
     "SD3.5": Plan(family="sd35_medium", prompts=CLIP, extras=(Extra("range"),), denoise=1.0),
+    "weights": Plan(weights=(3.0, 1.0, 0.3), include_self=True),
+    "weights, layers up, SDXL": Plan(family="sdxl", layers="up", weights=(1.0, 0.4, 1.0)),
+    "keyframes": Plan(references="keyframes", keyframes="1, 3"),
+    "keyframes with weights, hints and prompts per frame": Plan(
+        references="keyframes + previous",
+        keyframes="0 4",
+        weights=(2.0, 0.5, 1.0),
+        prompts=CLIP,
+        controls=(Control(),),
+        noise_mask=CLIP,
+    ),
+    "chosen keyframes": Plan(references="keyframes + previous", include_self=True),
+    "Flux, weights": Plan(family="flux", weights=(1.0, 2.5, 1.0)),
+    "Flux, keyframes with weights": Plan(
+        family="flux", references="keyframes + previous", keyframes="2, 4", weights=(0.5, 1.0, 1.0)
+    ),
+    "Z-Image, keyframes": Plan(family="z_image", references="keyframes", keyframes="0, 2, 4"),
     "PerpNeg": Plan(guider="perp neg"),
 }
 REFUSED = {

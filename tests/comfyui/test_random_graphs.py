@@ -8,6 +8,7 @@ import os
 
 import tiny
 import torch
+from crossframe.attention import REFERENCES, WITH_KEYFRAMES
 from graphs import CLIP, ONE, Control, Extra, Graph, Plan
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
@@ -15,12 +16,14 @@ from sampler_names import DETERMINISTIC, STOCHASTIC
 
 COUNT = int(os.environ.get("CROSSFRAME_GRAPHS", "25"))
 ROWS = st.sampled_from([ONE, CLIP])
+TRANSFORMERS = ("flux", "z_image", "sd35_medium")
 
 
 @st.composite
 def plans(draw) -> Plan:
     """Any graph that the pack takes."""
-    family = draw(st.sampled_from(["sd15", "sd15", "sdxl", "inpaint"]))
+    family = draw(st.sampled_from(["sd15", "sd15", "sdxl", "inpaint", *TRANSFORMERS]))
+    transformer = family in TRANSFORMERS
     kinds = ["controlnet"] if family == "sdxl" else ["controlnet", "t2i"]
     start = draw(st.sampled_from([0.0, 0.0, 0.3, 0.5]))
     controls = st.builds(
@@ -36,17 +39,19 @@ def plans(draw) -> Plan:
         rows=ROWS,
     )
     # ComfyUI's ControlNets need sizes that halve evenly; the U-Net alone takes any.
-    chain = draw(st.lists(controls, max_size=2))
+    chain = draw(st.lists(controls, max_size=0 if transformer else 2))
     stages = draw(st.sampled_from([1, 1, 2]))
     frames = draw(st.integers(1, 6))
     sides = st.sampled_from([8, 12] if chain else [8, 9, 11, 12])
+    references = draw(st.sampled_from(REFERENCES))
+    include_self = draw(st.booleans())
     return Plan(
         family=family,
         frames=frames,
         height=draw(sides),
         width=draw(sides),
-        references=draw(st.sampled_from(["first + previous", "first", "previous"])),
-        include_self=draw(st.booleans()),
+        references=references,
+        include_self=include_self,
         layers=draw(st.sampled_from(["up", "mid + up", "all"])),
         start_percent=start,
         end_percent=draw(st.sampled_from([0.7, 1.0])),
@@ -63,13 +68,32 @@ def plans(draw) -> Plan:
         seed=draw(st.integers(0, 2**32)),
         guidance=draw(st.sampled_from([None, None, "rescale", "apg", "linear"])),
         # Rows of as many frames as there are channels or heads cannot be told from these.
-        patch=draw(st.booleans()) and frames not in (2, 4),
+        patch=draw(st.booleans()) and frames not in (2, 4) and not transformer,
         wrapped=draw(st.booleans()),
         # A second stage has no noise by which a stock sampler could tell the frames' numbers.
         first_index=draw(st.sampled_from([None, None, 3])) if stages == 1 else None,
         sigmas=draw(st.sampled_from(["all", "all", "all", "high", "low", "last step", "none"])),
         stages=stages,
+        pictures=draw(ROWS) if family == "flux" and draw(st.booleans()) else None,
+        keyframes=draw(keyframes(frames)) if references in WITH_KEYFRAMES else "",
+        weights=draw(weights(references, include_self)),
     )
+
+
+def keyframes(frames: int):
+    """Some frames of a clip as text, or none."""
+    return st.lists(st.integers(0, frames - 1), max_size=3).map(lambda f: ", ".join(map(str, f)))
+
+
+@st.composite
+def weights(draw, references: str, include_self: bool) -> tuple[float, float, float]:
+    """Weights of what frames look at; 1 if it is the only thing."""
+    used = (references != "previous", "previous" in references, include_self)
+    if sum(used) < 2 or draw(st.booleans()):
+        return (1.0, 1.0, 1.0)
+    some = st.sampled_from([0.3, 1.0, 2.0, 7.0])
+    first, previous, own = (draw(some) if is_used else 1.0 for is_used in used)
+    return first, previous, own
 
 
 @example(plan=Plan(), batch=2, cut=1)
@@ -123,13 +147,17 @@ def may_be_refused(plan: Plan, words: str) -> bool:
 def goes_on(plan: Plan) -> bool:
     """Whether a clip in two pieces is the clip in one: each piece has its own of everything.
 
+    The frames of the first piece cannot look at keyframes of the second.
     A patch holds rows of the whole clip, a default prompt is decided by all frames' masks, and
     a second stage has no state of the first. torch draws noise in blocks of 16 numbers and the last
     16 of a draw by themselves, so a piece ends with other noise where a frame is no whole block.
     """
     default = any(extra.kind == "default" for extra in plan.extras)
     split = plan.height * plan.width * 4 % 16 and plan.frame_noise == "different per frame"
-    return not (plan.patch or default or split or plan.stages > 1 or plan.guidance == "linear")
+    ahead = plan.references in WITH_KEYFRAMES
+    return not (
+        ahead or plan.patch or default or split or plan.stages > 1 or plan.guidance == "linear"
+    )
 
 
 def in_pieces(graph: Graph, cut: int, model) -> torch.Tensor:

@@ -102,6 +102,18 @@ def keep_shapes(
     return {"positive": node["positive"], "negative": node["negative"]}
 
 
+def one_noise(graph: Graph, latents: Link) -> Node:
+    """Let a stock sampler start all frames from one noise."""
+    return graph.node("LatentBatchSeedBehavior", "One noise for all frames", samples=latents)
+
+
+def result(graph: Graph, name: str, images: Link, source: Node) -> None:
+    """Write the painted frames with the sound of their source, in a group."""
+    with graph.group("7. Result"):
+        sound = {"audio": source["audio"], "fps": source["fps"]}
+        save_video(graph, name, images=images, **sound)
+
+
 def save_video(graph: Graph, name: str, **components: Link) -> None:
     """Make a video of its components, and write it."""
     video = graph.node("CreateVideo", **components)

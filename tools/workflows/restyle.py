@@ -75,13 +75,10 @@ def restyle(graph: Graph, family: Family, frame_by_frame: bool = False) -> None:
     with graph.group("6. Paint"):
         latents = graph.node("VAEEncode", pixels=frames, vae=checkpoint["VAE"])
         if not frame_by_frame:  # the pack's own sampler has this built in
-            title = "One noise for all frames"
-            latents = graph.node("LatentBatchSeedBehavior", title, samples=latents)
+            latents = parts.one_noise(graph, latents)
         kind = "CrossFrameKSampler" if frame_by_frame else "KSampler"
         inputs = {"model": attention, **prompts, "latent_image": latents}
         sampled = graph.node(kind, **inputs, **parts.SAMPLING, denoise=0.6)
         graph.note("About the sampler", FRAME_BY_FRAME_NOTE if frame_by_frame else KSAMPLER_NOTE)
         images = graph.node("VAEDecode", samples=sampled["LATENT"], vae=checkpoint["VAE"])
-    with graph.group("7. Result"):
-        sound = {"audio": source["audio"], "fps": source["fps"]}
-        parts.save_video(graph, "restyle", images=images, **sound)
+    parts.result(graph, "restyle", images, source)

@@ -135,15 +135,12 @@ def restyle_transformer(graph: Graph) -> None:
             graph.note("What it does", ATTENTION_NOTE)
     with graph.group("6. Paint"):
         latents = graph.node("CrossFrameVAEEncode", pixels=frames, vae=vae)
-        title = "One noise for all frames"
-        latents = graph.node("LatentBatchSeedBehavior", title, samples=latents)
+        latents = parts.one_noise(graph, latents)
         inputs = {"model": attention, **prompts, "latent_image": latents}
         sampled = graph.node("KSampler", **inputs, **RESTYLING)
         graph.note("About the sampler", RESTYLE_SAMPLER_NOTE)
         images = graph.node("VAEDecode", samples=sampled, vae=vae)
-    with graph.group("7. Result"):
-        sound = {"audio": source["audio"], "fps": source["fps"]}
-        parts.save_video(graph, "restyle", images=images, **sound)
+    parts.result(graph, "restyle", images, source)
 
 
 def edit(graph: Graph) -> None:
@@ -170,12 +167,9 @@ def edit(graph: Graph) -> None:
         attention = graph.node("CrossFrameAttention", model=model, **LOOK)
         graph.note("What it does", ATTENTION_NOTE)
     with graph.group("6. Paint"):
-        title = "One noise for all frames"
-        start = graph.node("LatentBatchSeedBehavior", title, samples=latents)
+        start = parts.one_noise(graph, latents)
         inputs = {"model": attention, **prompts, "positive": positive, "latent_image": start}
         sampled = graph.node("KSampler", **inputs, **EDITING)
         graph.note("About the sampler", EDIT_SAMPLER_NOTE)
         images = graph.node("VAEDecode", samples=sampled, vae=vae)
-    with graph.group("7. Result"):
-        sound = {"audio": source["audio"], "fps": source["fps"]}
-        parts.save_video(graph, "edit", images=images, **sound)
+    parts.result(graph, "edit", images, source)

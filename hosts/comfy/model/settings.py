@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from ....attention import Layer, Storage
-from ....attention.references import Policy, policy_name
+from ....attention import Layer, Policy, Storage
 from .unet import Attn1
 
 NODE = "CrossFrameAttention"
@@ -55,4 +54,4 @@ class Settings:
         if self.layers is not None:
             layers = count_by_block(attn1.layer for attn1 in self.layers)
         part = f"{self.start_percent:.0%} to {self.end_percent:.0%}"
-        return f"looks at {policy_name(self.policy)}; layers {layers}; from {part}"
+        return f"looks at {self.policy.name}; layers {layers}; from {part}"

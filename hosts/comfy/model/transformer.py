@@ -5,9 +5,11 @@ Which tokens of which layers belong to the picture is measured when a model runs
 listed, to say so when the graph is built.
 """
 
+import torch
+
 from ..errors import BadInputError
 
-SAMPLED_WEIGHTS = 16
+ENOUGH = 16  # numbers by which checkpoints can be told apart
 
 _VIDEO = "is a video model and already attends across frames."
 _OTHER = "does not paint pictures."
@@ -32,7 +34,6 @@ _REFUSED = {
             "LTXAV",
             "LTXV",
             "MiniMaxH3",
-            "SVD_img2vid",
             "SeedVR2",
             "WAN21",
         ),
@@ -73,13 +74,14 @@ def check_family(model) -> None:
             raise BadInputError("model", f"{family.__name__} {_REFUSED[kind.__name__]}", _FIX)
 
 
-def sample_weights(model) -> tuple[float, ...]:
-    """Return some weights of a MODEL, by which its checkpoint is recognised."""
-    for weight in model.model.diffusion_model.parameters():
-        if weight.ndim > 1 and weight.numel() >= SAMPLED_WEIGHTS:
-            weights = weight.detach().flatten()[:SAMPLED_WEIGHTS]
-            return tuple(weights.float().tolist())
-    return ()
+def typical_weights(model) -> torch.Tensor:
+    """Return weights of a MODEL that are others in every checkpoint: its first matrix."""
+    matrices = (
+        weight
+        for weight in model.model.diffusion_model.parameters()
+        if weight.ndim > 1 and weight.numel() >= ENOUGH
+    )
+    return next(matrices, torch.empty(0))
 
 
 def other_counts(model) -> frozenset[int]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import torch
 from comfy.ldm.modules.attention import (
     BasicTransformerBlock,
     SpatialTransformer,
@@ -12,8 +13,6 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, UNetModel
 
 from ....attention import Layer, LayerSet
 from ..errors import BadInputError
-
-SAMPLED_WEIGHTS = 16
 
 
 class Attn1(NamedTuple):
@@ -59,10 +58,10 @@ def self_attention_layers(model, layer_set: LayerSet) -> list[Attn1]:
     return layers
 
 
-def sample_weights(model) -> tuple[float, ...]:
-    """Return some weights of a MODEL, by which its checkpoint is recognised."""
-    weights = model.model.diffusion_model.time_embed[0].weight.detach().flatten()
-    return tuple(weights[:SAMPLED_WEIGHTS].float().tolist())
+def typical_weights(model) -> torch.Tensor:
+    """Return weights of a MODEL that are others in every checkpoint."""
+    weights: torch.Tensor = model.model.diffusion_model.time_embed[0].weight
+    return weights
 
 
 def other_counts(model) -> frozenset[int]:

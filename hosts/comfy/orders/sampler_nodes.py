@@ -10,7 +10,7 @@ import torch
 from ..model.carried import settings_of
 from ..noise.clip_noise import ClipNoise, SeededNoise, clip_noise, is_one_noise, noise_from
 from ..page.notes import Notes
-from ..page.scenes import unreached_scenes
+from ..page.scenes import keyframes_of, unreached_scenes
 from ..state.comfy_state import ComfyState
 from ..state.continuation import NOTHING, Continuation, with_state_of_model
 from ..state.record import open_record
@@ -150,9 +150,10 @@ def sample_custom(
     if sampled.x0 is not None:
         x0 = guider.model_patcher.model.process_latent_out(sampled.x0)
         denoised = {**latent, "samples": x0}
-    policy = continuation.policy(settings_of(guider.model_options).policy)
-    unreached = unreached_scenes(policy, continuation.first + clip.frames)
-    report = (sampled.report, *notes.lines, *filter(None, [unreached]))
+    frames = continuation.first + clip.frames
+    policy = continuation.policy(settings_of(guider.model_options).policy, frames)
+    of_clip = filter(None, [unreached_scenes(policy, frames), keyframes_of(policy)])
+    report = (sampled.report, *notes.lines, *of_clip)
     return Sampled(output, denoised, sampled.state, report)
 
 

@@ -1,4 +1,4 @@
-"""Tell the user which of the named scenes begin among the frames of a latent."""
+"""Tell the user which scenes begin among the frames of a latent, and what its keyframes are."""
 
 import logging
 
@@ -21,12 +21,17 @@ def unreached_scenes(policy: Policy, frames: int) -> str:
     return f"No scene begins at {_names(beyond)}, since the last frame here is frame {frames - 1}."
 
 
+def keyframes_of(policy: Policy) -> str:
+    """Say which frames are keyframes; return an empty text if there are none."""
+    return f"Keyframes: {', '.join(map(str, sorted(policy.named)))}." if policy.named else ""
+
+
 def show_scenes(policy: Policy, first: int, frames: int) -> None:
-    """Show on the executed node which scenes begin among frames; show nothing without scenes.
+    """Show on the executed node which scenes begin among frames, and the keyframes.
 
     first: the number of the first frame. frames: the number of the last frame, plus 1. With
     scenes, something is always shown. Otherwise an older text about other scenes would stay on a
-    stock sampler.
+    stock sampler. Nothing is shown without scenes and keyframes.
     """
     starts = _starts(policy)
     begun = [start for start in starts if first <= start < frames]
@@ -34,6 +39,8 @@ def show_scenes(policy: Policy, first: int, frames: int) -> None:
     if unreached := unreached_scenes(policy, frames):
         log.info("Cross-frame attention: %s", unreached)
         lines.append(unreached)
+    if keyframes := keyframes_of(policy):
+        lines.append(keyframes)
     if lines:
         show_on_executed("\n".join(lines))
 

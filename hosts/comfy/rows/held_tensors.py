@@ -145,19 +145,21 @@ def holding(places: list[Place], change: Callable[[torch.Tensor], torch.Tensor])
     its size, is also taken away later. Numbers stay as the owner leaves them, because they may
     count its calls. Places whose tensors `change` returns as they are belong to their owner alone.
     """
+    changes = [(place, held := place.get(), _with(held, change)) for place in places]
     replaced = [
-        (place, place.get())
-        for place in places
-        if any(change(tensor) is not tensor for tensor in place.tensors)
+        (place, held, other)
+        for place, held, other in changes
+        if any(old is not new for old, new in zip(_tensors(held), _tensors(other), strict=True))
     ]
-    owners = {id(place.around): place.around for place, _ in replaced if place.around is not None}
+    around = (place.around for place, *_ in replaced)
+    owners = {id(owner): owner for owner in around if owner is not None}
     before = [(owner, dict(owner)) for owner in owners.values()]
     try:
-        for place, held in replaced:
-            place.put(_with(held, change))
+        for place, _, other in replaced:
+            place.put(other)
         yield
     finally:
-        for place, held in replaced:
+        for place, held, _ in replaced:
             place.put(held)
         for owner, contents in before:
             _restore(owner, contents)

@@ -157,14 +157,16 @@ def new_run(
     share their noise. numbers: the numbers of the frames in the whole clip, if they are known and
     not consecutive. taken: what is taken over from an interrupted run. operations: what happens to
     the predicted frames in every step.
-    Raises BadInputError if the run cannot continue from its state.
+    Raises BadInputError if the run cannot continue from its state, or if keyframes do not fit.
     """
     settings, state = settings_of(guider.model_options), continuation.state
     if state is not None and origin is not None:
         check_origin(state.origin, origin)
         origin = replace(origin, noise=state.origin.noise)
-    first, policy = continuation.first, continuation.policy(settings.policy)
-    order = PaintingOrder.of(policy, first + noise.shape[0], first, continuation.carry)
+    first = continuation.first
+    frames = first + noise.shape[0]
+    policy = continuation.policy(settings.policy, frames)
+    order = PaintingOrder.of(policy, frames, first, continuation.carry)
     one_frame = lead is FrameByFrame
     if one_frame and numbers is None:
         numbers = range(order.start, order.frames)

@@ -24,11 +24,10 @@ from .token_layout import (
     UNNAMED,
     Arguments,
     CallCounter,
-    Form,
     ImageLayer,
+    KnownPass,
     Pass,
     Recorder,
-    TokenLayouts,
     compared,
     form_of,
 )
@@ -54,14 +53,13 @@ def override(function: Callable, *args, **kwargs) -> Tensor:
 class JointPass:
     """One pass through the model for known rows.
 
-    evaluation: the `ComfyEvaluation` of these rows. layouts: where the picture's tokens lie. form:
-    that of the pass. entries: the cond entries of the batch. previous: the override that stood
-    there before, or None. reached: the layers of the evaluation that have attended.
+    evaluation: the `ComfyEvaluation` of these rows. known: what is known of passes of this form.
+    entries: the cond entries of the batch. previous: the override that stood there before, or None.
+    reached: the layers of the evaluation that have attended.
     """
 
     evaluation: Any
-    layouts: TokenLayouts
-    form: Form
+    known: KnownPass
     entries: Sequence[Hashable]
     previous: Callable | None
     counter: CallCounter = field(default_factory=CallCounter)
@@ -82,24 +80,24 @@ class JointPass:
             return plain(query, key, value, mask)
         self.reached.add(layer.address)
         rows = [tuple(views) for views in zip(_views(key, layer), _views(value, layer))]
-        attended = self.evaluation.attended(
+        attended, biases = self.evaluation.attended(
             layer.address, self.entries, rows, layer.layout.keys.length
         )
         if all(len(found) == 1 and found[0] is own for found, own in zip(attended, rows)):
             return plain(query, key, value, mask)
         references = [[_whole(tokens, layer) for tokens in of_row] for of_row in attended]
-        return attend_jointly(query, key, value, mask, layer.layout, references, plain)
+        return attend_jointly(query, key, value, mask, layer.layout, references, plain, biases)
 
     def _layer(self, arguments: Arguments) -> ImageLayer | None:
         """Return the layer of the picture that a call belongs to, or None."""
         options = arguments.named["transformer_options"]
         call = self.counter.next(options)
-        if call not in self.layouts.calls[self.form]:  # another node runs the network once more
+        if call not in self.known.calls:  # another node runs the network once more
             self.counter = CallCounter()
             call = self.counter.next(options)
         tokens = (tensor.shape[arguments.axis] for tensor in (arguments.query, arguments.key))
         try:
-            return self.layouts.found(self.form, call, *tokens)
+            return self.known.layer(call, *tokens)
         except LookupError as error:
             raise BadInputError(
                 "model",
@@ -112,11 +110,11 @@ class JointPass:
 
         A node may leave out blocks in one pass (Skip Layer Guidance). options: those of the pass.
         """
-        expected = self.layouts.addresses(self.form)
+        expected = self.known.addresses()
         missed = (expected & self.evaluation.layers) - self.reached
         if not missed:
-            self.layouts.worked.add(self.form)
-        elif not self.reached and self.form in self.layouts.worked:
+            self.known.worked = True
+        elif not self.reached and self.known.worked:
             return  # a cache (EasyCache, ...) has left out the whole network at this step
         replaced = options.get("patches_replace", {}).get("dit", {})
         if replaced and any(layer.block == UNNAMED for layer in missed):
@@ -171,10 +169,11 @@ def attend_in_pass(
         return executor(x, t, c_concat, c_crossattn, control, options, *args, **kwargs)
 
     carried = carried_in(transformer_options)
+    if carried is None or (carried.evaluation is None and carried.model_pass is None):
+        return run(executor, transformer_options)
     form = form_of(x, c_concat, c_crossattn, args, kwargs)
-    if carried is not None and isinstance(carried.model_pass, Recorder):
+    if isinstance(carried.model_pass, Recorder):
         carried.model_pass.begin(x, form)
-    if carried is None or carried.evaluation is None:
         return run(executor, transformer_options)
     layouts = carried.run.layouts
     if form not in layouts.measured:  # another node changes what the model is given
@@ -187,7 +186,7 @@ def attend_in_pass(
         layouts.add(tried(trial, x, carried, transformer_options))
     entries = carried.evaluation.entries(transformer_options)
     previous = transformer_options.get(OVERRIDE)
-    model_pass = JointPass(carried.evaluation, layouts, form, entries, previous)
+    model_pass = JointPass(carried.evaluation, layouts.measured[form], entries, previous)
     options = {
         **transformer_options,
         KEY: replace(carried, model_pass=model_pass),

@@ -1,6 +1,7 @@
 """The attn1 patch and the attn1 replacement, which act inside the self-attention layers.
 
-`shared_projections.py` decides which layers use only the patch, and which use both.
+`shared_projections.py` decides which layers use only the patch, and which use both: those in which
+rows share projections, and all others whose references have different weights.
 """
 
 from dataclasses import dataclass
@@ -9,20 +10,22 @@ import comfy.ldm.modules.attention
 import torch
 
 from ....attention import Layer, attend_to_rows
+from ....attention.compose import bias_mask
 from ..model.carried import Carried, carried_in
 from ..model.settings import KEY
 
-# The key under which the patch leaves data for the replacement, in the dict that ComfyUI makes for
+# The keys under which the patch leaves data for the replacement, in the dict that ComfyUI makes for
 # one pass through one layer and gives to both.
 ROWS = f"{KEY}_rows"
+BIASES = f"{KEY}_biases"
 
 
 @dataclass
 class LayerCalls:
     """Records what happens in the layers of a run, to notice a model call that bypasses them.
 
-    reached: whether the model has called the attn1 patch. unattended: how many layers have
-    collected references but not attended to them yet.
+    reached: whether the model has called the attn1 patch. unattended: for how many layers the patch
+    has left data that the replacement has not taken yet.
     """
 
     reached: bool = False
@@ -48,32 +51,43 @@ def attn1_patch(query, context, value, extra_options: dict):
     entries = evaluation.entries(extra_options)
     tokens = (context,) if value is context else (context, value)
     if layer in evaluation.shared:
-        calls.unattended += 1
-        tokens, extra_options[ROWS] = evaluation.collected(layer, entries, tokens)
+        tokens, extra_options[ROWS], biases = evaluation.collected(layer, entries, tokens)
     else:
-        tokens = evaluation.gathered(layer, entries, tokens)
+        tokens, biases = evaluation.gathered(layer, entries, tokens)
+    if biases is not None:
+        extra_options[BIASES] = biases
+    if layer in evaluation.shared or biases is not None:
+        calls.unattended += 1
     return query, tokens[0], tokens[-1]
 
 
 @torch.compiler.disable
 def attn1_replacement(query, key, value, extra_options: dict):
-    """attn1 replacement: let every row attend to its references, which were projected once.
+    """attn1 replacement: let every row attend to its references, with their weights.
 
-    query: (rows, q, channels). key, value: (m, tokens, channels). Returns (rows, q, channels). It
+    query: (rows, q, channels). key, value: (m, tokens, channels) in shared layers, in which each
+    reference was projected once; else (rows, k * tokens, channels). Returns (rows, q, channels). It
     uses the attention that ComfyUI was started with, or that another node has put in its place.
     """
 
-    def attention(queries, keys, values):
+    def attention(queries, keys, values, mask):
         # It is looked up at every call, because some packs put another function there.
         return comfy.ldm.modules.attention.optimized_attention(
             queries,
             keys,
             values,
             extra_options["n_heads"],
+            mask=mask,
             attn_precision=extra_options["attn_precision"],
             transformer_options=extra_options,
         )
 
     carried: Carried = extra_options[KEY]
+    rows, biases = extra_options.pop(ROWS, None), extra_options.pop(BIASES, None)
+    if rows is not None:
+        carried.run.calls.unattended -= 1
+        return attend_to_rows(query, key, value, rows, attention, biases)
+    if biases is None:
+        return attention(query, key, value, None)
     carried.run.calls.unattended -= 1
-    return attend_to_rows(query, key, value, extra_options.pop(ROWS), attention)
+    return attention(query, key, value, bias_mask(biases, key.shape[1] // len(biases[0]), query))

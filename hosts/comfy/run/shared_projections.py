@@ -2,9 +2,10 @@
 
 Two ways lead to the same numbers. The *compatible* way uses only the attn1 patch: it gives every
 row the hidden states of its references, and ComfyUI projects and attends as usual, whatever other
-patches are there. In the *shared* way the patch passes on every reference once, ComfyUI projects
-them, and an attn1 replacement lets the rows attend to them together. It is chosen, layer by layer,
-if no other code stands between the patch and the replacement.
+patches are there. (Weights need a mask as well, which the attn1 replacement adds.) In the *shared*
+way the patch passes on every reference once, ComfyUI projects them, and an attn1 replacement lets
+the rows attend to them together. It is chosen, layer by layer, if no other code stands between the
+patch and the replacement.
 """
 
 from collections.abc import Iterable
@@ -34,7 +35,7 @@ def without_replaced(layers: Iterable[Layer], transformer_options: dict) -> froz
 def share_projections(
     executor, x, t, c_concat, c_crossattn, control, transformer_options, *args, **kwargs
 ):
-    """APPLY_MODEL wrapper: replace attention, for this call, in the layers that may be shared.
+    """APPLY_MODEL wrapper: replace attention, for this call, in the layers where that is needed.
 
     This is done here and not earlier, because only now the options include what conds bring with
     them (hooks). Raises BadInputError or RuntimeError if the call bypassed cross-frame attention.
@@ -42,7 +43,7 @@ def share_projections(
     carried = carried_in(transformer_options)
     options = transformer_options
     if carried is not None and carried.evaluation is not None and not carried.evaluation.shared:
-        options = _with_shared_layers(options, executor.class_obj.diffusion_model)
+        options = _with_replaced_layers(options, executor.class_obj.diffusion_model)
     output = executor(x, t, c_concat, c_crossattn, control, options, *args, **kwargs)
     if options is not transformer_options:
         _check_attended(options)
@@ -87,15 +88,21 @@ class SharedProjections:
         return without_replaced(wanted, options) & self.untouched
 
 
-def _with_shared_layers(options: dict, unet) -> dict:
-    """Return a copy of transformer options that has attention replaced in shared layers."""
+def _with_replaced_layers(options: dict, unet) -> dict:
+    """Return a copy of transformer options that has attention replaced where that is needed.
+
+    That is in shared layers, and in all others if references have different weights.
+    """
     carried: Carried = options[KEY]
     run, evaluation = carried.run, carried.evaluation
     if run.sharing is None:
         run.sharing = SharedProjections.of(unet)
     shared = run.sharing.layers(evaluation.layers, options)
+    needed = shared
+    if run.facts.order.logits:
+        needed |= without_replaced(evaluation.layers, options)
     replaced = options.get("patches_replace", {})
-    attn1 = {**replaced.get("attn1", {}), **{tuple(layer): attn1_replacement for layer in shared}}
+    attn1 = {**replaced.get("attn1", {}), **{tuple(layer): attn1_replacement for layer in needed}}
     return {
         **options,
         KEY: replace(carried, evaluation=replace(evaluation, shared=shared)),
@@ -106,7 +113,7 @@ def _with_shared_layers(options: dict, unet) -> dict:
 def _check_attended(options: dict) -> None:
     """Raise an error if a model call bypassed cross-frame attention.
 
-    Raises RuntimeError if a layer has collected references but not attended to them, BadInputError
+    Raises RuntimeError if a layer has not attended to its references as it should, BadInputError
     if a compiled model has never called the attn1 patch in this run. ComfyUI's node does not
     compile again if patches change, so code that was compiled without patches ignores them.
     """
@@ -115,7 +122,7 @@ def _check_attended(options: dict) -> None:
     if calls.unattended:
         raise RuntimeError(
             f"{NODE}: another node has kept {calls.unattended} layers of the model from attending "
-            "to the frames that were collected for them. Remove the nodes that patch the model, "
+            "to other frames as they should. Remove the nodes that patch the model, "
             "one after another, to find it."
         )
     if not calls.reached and COMPILED in options.get("wrappers", {}).get("apply_model", {}):

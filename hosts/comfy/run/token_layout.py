@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ....attention import Layer, Storage
+from ....attention import LAYER_SETS, Layer, Storage
 from ....attention.joint import Layout, Span
-from ....attention.layers import transformer_layers
 from ..errors import BadInputError
 from ..model.settings import NODE
 
@@ -150,31 +149,23 @@ def _form(value: Any) -> Any:
 
 
 @dataclass
-class TokenLayouts:
-    """What is known of the attention layers of a model in one run.
+class KnownPass:
+    """What is known of passes of one form through the model.
 
-    layers: the addresses of all layers of the picture, in the order of the forward pass. measured:
-    the layers by the form of a pass, the name of a call in it, and its numbers of queries and keys.
-    calls: the names of all calls in a pass, by its form. worked: the forms of passes in which all
-    layers have attended. conds: the conds that have been tried, (cond index, position). passes:
-    those in which they were tried with one frame.
+    layers: the layers by the name of their call, and by its numbers of queries and keys. calls: the
+    names of all calls. worked: whether all layers have attended in such a pass.
     """
 
-    layers: tuple[Layer, ...] = ()
-    measured: dict[Form, dict[CallId, dict[tuple[int, int], ImageLayer]]] = field(
-        default_factory=dict
-    )
-    calls: dict[Form, frozenset[CallId]] = field(default_factory=dict)
-    worked: set[Form] = field(default_factory=set)
-    conds: set[tuple[int, int]] = field(default_factory=set)
-    passes: list["Pass"] = field(default_factory=list)
+    layers: dict[CallId, dict[tuple[int, int], ImageLayer]] = field(default_factory=dict)
+    calls: set[CallId] = field(default_factory=set)
+    worked: bool = False
 
-    def found(self, form: Form, call: CallId, q_tokens: int, k_tokens: int) -> ImageLayer | None:
-        """Return the layer of a call in a pass of this form, or None if the picture is not in it.
+    def layer(self, call: CallId, q_tokens: int, k_tokens: int) -> ImageLayer | None:
+        """Return the layer of a call, or None if the picture is not in it.
 
         Raises LookupError if the call has other numbers of tokens than the model showed in trial.
         """
-        layers = self.measured[form].get(call, {})
+        layers = self.layers.get(call, {})
         if not layers or (q_tokens, k_tokens) in layers:
             return layers.get((q_tokens, k_tokens))
         known = ", ".join(f"{keys} for {queries}" for queries, keys in layers)
@@ -183,14 +174,29 @@ class TokenLayouts:
             f"model by itself has {known}"
         )
 
-    def addresses(self, form: Form) -> frozenset[Layer]:
-        """Return the addresses of the layers in a pass of this form."""
-        calls = self.measured[form].values()
-        return frozenset(layer.address for layers in calls for layer in layers.values())
+    def addresses(self) -> frozenset[Layer]:
+        """Return the addresses of the layers."""
+        found = self.layers.values()
+        return frozenset(layer.address for layers in found for layer in layers.values())
+
+
+@dataclass
+class TokenLayouts:
+    """What is known of the attention layers of a model in one run.
+
+    layers: the addresses of all layers of the picture, in the order of the forward pass. measured:
+    what is known of passes, by their form. conds: the conds that have been tried, (cond index,
+    position). passes: those in which they were tried with one frame.
+    """
+
+    layers: tuple[Layer, ...] = ()
+    measured: dict[Form, KnownPass] = field(default_factory=dict)
+    conds: set[tuple[int, int]] = field(default_factory=set)
+    passes: list["Pass"] = field(default_factory=list)
 
     def chosen(self, layer_set: str) -> frozenset[Layer]:
         """Return the addresses of the layers in a layer set. layer_set: a name in LAYER_SETS."""
-        return frozenset(transformer_layers(layer_set, self.layers))
+        return frozenset(LAYER_SETS[layer_set].of_transformer(self.layers))
 
     def frame_bytes(self, layer_set: str, storage: Storage) -> int:
         """Return the bytes that one frame leaves in one evaluation with all conds tried so far."""
@@ -204,15 +210,15 @@ class TokenLayouts:
 
     def add(self, passes: Iterable["Pass"]) -> None:
         """Take in what trial runs have shown."""
-        known = dict.fromkeys(self.layers)
+        addresses = dict.fromkeys(self.layers)
         for tried in passes:
-            by_call = self.measured.setdefault(tried.form, {})
-            self.calls[tried.form] = self.calls.get(tried.form, frozenset()) | tried.calls
+            known = self.measured.setdefault(tried.form, KnownPass())
+            known.calls |= tried.calls
             for call, layer in tried.layers.items():
                 lengths = layer.layout.q_tokens, layer.layout.k_tokens
-                by_call.setdefault(call, {})[lengths] = layer
-                known[layer.address] = None
-        self.layers = tuple(known)
+                known.layers.setdefault(call, {})[lengths] = layer
+                addresses[layer.address] = None
+        self.layers = tuple(addresses)
 
 
 class Seen(NamedTuple):
@@ -237,7 +243,7 @@ class Pass:
 
     form: Form
     layers: dict[CallId, ImageLayer]
-    calls: frozenset[CallId]
+    calls: set[CallId]
 
 
 class RecordedPass(NamedTuple):
@@ -325,7 +331,7 @@ def compared(one: Recorder, other: Recorder) -> list[Pass]:
         }
         for layer in layers.values():
             _check_count(layer.layout.queries.length, *first.shape[-2:])
-        found.append(Pass(first.form, layers, frozenset(first.names)))
+        found.append(Pass(first.form, layers, first.names))
     if not any(tried.layers for tried in found):
         raise _cannot_tell("no layer in which the picture attends to itself was found")
     return found

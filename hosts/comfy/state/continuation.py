@@ -38,14 +38,33 @@ class Continuation:
         """Whether the run needs an origin, because it continues from a state or leaves one."""
         return self.state is not None or self.carry
 
-    def policy(self, policy: Policy) -> Policy:
-        """Return a policy with the scene of the state and the scene that this run may begin."""
-        if self.state is None:
-            return policy
-        starts = {self.state.scene}
-        if self.anchor == ANEW:
-            starts.add(self.state.frames)
-        return with_scenes(policy, starts)
+    def policy(self, policy: Policy, frames: int) -> Policy:
+        """Return a policy for the frames of this run.
+
+        It has the scene of the state, the scene that this run may begin, and keyframes if it needs
+        some. frames: the number of the last frame, plus 1. Raises BadInputError if keyframes are
+        beyond the clip, or if they are needed and cannot be chosen.
+        """
+        if self.state is not None:
+            starts = {self.state.scene}
+            if self.anchor == ANEW:
+                starts.add(self.state.frames)
+            policy = with_scenes(policy, starts)
+        if beyond := sorted(frame for frame in policy.named if frame >= frames):
+            raise BadInputError(
+                "keyframes",
+                f"frame {beyond[0]} is beyond the clip, whose last frame here is {frames - 1}.",
+                "Name frames of the clip. If it is painted in parts, name for each part the "
+                "keyframes up to its end.",
+            )
+        chosen = policy.of_clip([range(self.first, frames)])
+        if chosen != policy and self.state is not None:
+            raise BadInputError(
+                "keyframes",
+                "there are none, and they can only be chosen for a clip that begins here.",
+                "Write the numbers of the keyframes, those of earlier parts included.",
+            )
+        return chosen
 
 
 NOTHING = Continuation()
