@@ -23,7 +23,15 @@ from ..attention import joint
 from ..demo.edit import PLAIN, Sampling, Setting
 from ..demo.judge import Truth
 from . import consistency
-from .consistency import Painter, comfyui_painter, kept_edits, measure
+from .consistency import (
+    Painter,
+    comfyui_painter,
+    interval,
+    kept_edits,
+    measure,
+    table,
+    table_cell,
+)
 
 U_NET, DIT = "U-Net", "DiT"
 
@@ -69,6 +77,22 @@ CASES = [
     *(Case(setting, U_NET) for setting in (PLAIN, Setting(BOTH, layers="up"))),
 ]
 
+# Pairs of settings of the DiT whose errors are compared clip by clip: (one, the other).
+DEFAULT, WITH_SELF = Case(Setting(BOTH, layers="up")), Case(Setting(BOTH, include_self=True))
+EVERYWHERE = Case(Setting(BOTH))
+PAIRS = [
+    (Case(Setting(BOTH, layers="mid + up")), DEFAULT),
+    (EVERYWHERE, DEFAULT),
+    (Case(Setting(FIRST)), EVERYWHERE),
+    (Case(Setting(BOTH, include_self=True, layers="up")), DEFAULT),
+    (WITH_SELF, EVERYWHERE),
+    (Case(Setting(BOTH, end_percent=0.5)), EVERYWHERE),
+    (Case(Setting(BOTH, start_percent=0.5)), EVERYWHERE),
+    (Case(Setting(BOTH, include_self=True, end_percent=0.7)), WITH_SELF),
+    (Case(Setting(BOTH), text_once=True), EVERYWHERE),
+    (Case(Setting(BOTH, include_self=True), text_once=True), WITH_SELF),
+]
+
 
 def main() -> None:
     options = parse_options()
@@ -95,13 +119,29 @@ def parse_options() -> argparse.Namespace:
 
 
 def tables(rows: dict[str, dict[str, np.ndarray]]) -> Iterator[str]:
-    """Yield, for each architecture, the errors and what they cost, against its own plain row."""
+    """Yield the tables: per architecture the errors and what they cost, then pairs of settings."""
     for architecture in (DIT, U_NET):
         own = {name: row for name, row in rows.items() if name.startswith(architecture)}
         baseline = replace(BASELINE, architecture=architecture).name
         if own:
             yield consistency.steadiness(own, baseline)
             yield consistency.guards(own, baseline)
+    yield ratios(rows)
+
+
+def ratios(rows: dict[str, dict[str, np.ndarray]]) -> str:
+    """Return a table of the errors of one setting over those of another, clip by clip."""
+    names = ("near", "far", "layout", "newcomer_contrast")
+    heads = ["DiT, ratio", "1 apart", "far apart", *(consistency.MEASURES[n] for n in names[2:])]
+    lines = [
+        [
+            f"{one.name} / {other.name}".replace(f"{DIT}: ", ""),
+            *(table_cell(interval(rows[one.name][n], rows[other.name][n])) for n in names),
+        ]
+        for one, other in PAIRS
+        if one.name in rows and other.name in rows
+    ]
+    return table(heads, lines)
 
 
 def painter(case: Case, sampling: Sampling) -> Painter:

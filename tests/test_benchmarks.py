@@ -196,6 +196,8 @@ def test_every_case_has_a_name_of_its_own_and_a_plain_row_to_compare_with():
     rows = {name: row() for name in names}
     text = "\n".join(architectures.tables(rows))
     assert all(f"| {name} |" in text for name in names)
+    assert all(case.name in names for pair in architectures.PAIRS for case in pair)
+    assert text.count("| 1.00 (1.00 to 1.00) |") > len(architectures.PAIRS)
     assert "| DiT: plain, different noise | " in text
     assert "| U-Net: plain, different noise | " in text
 
