@@ -58,6 +58,7 @@ class Row:
 KEYFRAMES = {"references": "keyframes"}
 FUSED: dict[str, Any] = {"to": "keyframes"}
 E2 = 7.4  # e squared, a weight that was tried in a first search
+ATTENDING = ", attention to keyframes"
 ROWS: dict[str, Row] = {
     PLAIN: Row(noise=DIFFERENT),
     "plain, same noise": Row(),
@@ -67,18 +68,21 @@ ROWS: dict[str, Row] = {
     "keyframes": Row(KEYFRAMES),
     "keyframes + previous": Row({"references": "keyframes + previous"}),
     **{
-        f"{name}{motion}": Row(attention, fusion, motion)
+        f"fused to {name}, {motion}": Row(attention, fusion, motion)
         for motion in (EXACT, ESTIMATED)
         for name, attention, fusion in (
-            ("fused to keyframes, ", None, FUSED),
-            ("fused to first + previous, ", None, {"to": "first + previous"}),
-            ("fused to keyframes, attention to keyframes, ", KEYFRAMES, FUSED),
-            (
-                "fused to keyframes, attention to keyframes up to 0.3, ",
-                {**KEYFRAMES, "end_percent": 0.3},
-                FUSED,
-            ),
+            ("keyframes", None, FUSED),
+            ("first + previous", None, {"to": "first + previous"}),
+            (f"keyframes{ATTENDING}", KEYFRAMES, FUSED),
+            (f"keyframes{ATTENDING} up to 0.3", {**KEYFRAMES, "end_percent": 0.3}, FUSED),
         )
+    },
+    **{
+        f"fused to keyframes up to {end:g}{attending}, {EXACT}": Row(
+            KEYFRAMES if attending else None, {**FUSED, "end_percent": end}
+        )
+        for end in (0.8, 1.0)
+        for attending in ("", ATTENDING)
     },
 }
 USUAL = {"start_percent": 0.0, "end_percent": 1.0}
@@ -195,7 +199,7 @@ class Painter:
                 inputs["keyframes"] = self.keyframes
             (model,) = CrossFrameAttention.execute(model=model, **inputs).args
         if row.fusion is not None:
-            inputs = {"strength": 0.5, "start_percent": 0.0, "end_percent": 0.8, **row.fusion}
+            inputs = {"strength": 0.5, "start_percent": 0.0, "end_percent": 0.9, **row.fusion}
             if inputs["to"] == "keyframes":
                 inputs["keyframes"] = self.keyframes
             motion = self._motion(row.motion, number, clip, images)

@@ -52,12 +52,12 @@ class CrossFrameFusion(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "end_percent",
-                    default=0.8,
+                    default=0.9,
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Where in the denoising this node stops acting. To the very end it "
-                    "would blur fine detail.",
+                    tooltip="Where in the denoising this node stops acting. 1 is the end, which is "
+                    "the clean picture.",
                 ),
                 io.Combo.Input(
                     "to",

@@ -44,8 +44,8 @@ def main() -> None:
     with browser() as started, open_page(started, address) as page:
         page.page.evaluate("app.canvas.show_info = false")
         NODES.mkdir(parents=True, exist_ok=True)
-        for kind in kinds:
-            node_picture(page, kind).save(NODES / f"{kind}.png", optimize=True)
+        for number, kind in enumerate(kinds, start=1):
+            node_picture(page, kind, number).save(NODES / f"{kind}.png", optimize=True)
         graph_picture(page, "Video restyle").save(GRAPH, optimize=True)
         for name in (REFERENCE, TRANSFORMER, STEADY_TRANSFORMER, EDIT):
             thumbnail = graph_picture(page, name)
@@ -53,11 +53,16 @@ def main() -> None:
             thumbnail.save(FOLDER / f"{name}.jpg", quality=88)
 
 
-def node_picture(page: Page, kind: str) -> Image.Image:
-    """Take the picture of a node, as it comes out of the search."""
+def node_picture(page: Page, kind: str, number: int) -> Image.Image:
+    """Take the picture of a node, as it comes out of the search.
+
+    number: its id, which no node has had before. The page would give a new node of an old id the
+    old node's values.
+    """
     page.page.evaluate(
-        """kind => {
+        """([kind, number]) => {
             app.graph.clear();
+            app.graph.last_node_id = number;
             const node = LiteGraph.createNode(kind);
             app.graph.add(node);
             node.setSize([Math.max(node.size[0], 300), node.size[1]]);
@@ -65,7 +70,7 @@ def node_picture(page: Page, kind: str) -> Image.Image:
             app.canvas.ds.offset = [400 - node.pos[0], 200 - node.pos[1]];
             app.canvas.setDirty(true, true);
         }""",
-        kind,
+        [kind, number],
     )
     page.settle()
     (node,) = page.nodes()
