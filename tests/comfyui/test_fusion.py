@@ -280,7 +280,7 @@ def test_what_is_done_is_said(parts):
     graph = Graph.build(PLAN, parts)
     model = graph.fused(graph.model, "first + previous")
     report = tiny.frame_output(model, *graph.conds, graph.latent, steps=1).ui["text"]
-    assert any("fused to first + previous by 50%; from 0% to 80%" in line for line in report)
+    assert any("fused to first + previous by 50%; from 0% to 90%" in line for line in report)
 
 
 def test_latents_with_a_moment(parts):
