@@ -145,6 +145,7 @@ def attach_fusion(model, choice: ChosenFusion):
         choice.end_percent,
         choice.to,
         fused_keyframes(choice.to, choice.keyframes, choice.motion),
+        are_named=bool(choice.keyframes.strip()),
     )
     if carried is None:
         return attach_settings(model, Settings.without_attention(fusion))

@@ -106,6 +106,29 @@ def fitting(model, frames):
     return attach_settings(model, dataclasses.replace(settings, fusion=fusion))
 
 
+def test_keyframes_of_the_motion_beyond_a_part_wait_for_the_next(parts):
+    """The motion is that of the whole clip, and so are its keyframes."""
+    graph = Graph.build(PLAN, parts)
+    whole = Moving(6, PLAN.size, (0, 3, 5))
+    found, named = (
+        graph.fused(graph.model, "keyframes", motion=whole, keyframes=keyframes)
+        for keyframes in ("", "0, 3")
+    )
+    state = graph.part(0, 2).sample(True, fitting(found, 2), keep_state=True)[2]
+    frames = [graph.part(2, 4).paint(True, model, state=state) for model in (found, named)]
+    assert torch.equal(*frames)
+
+
+def test_a_state_of_frames_without_attention_says_so(parts):
+    graph = Graph.build(PLAN, parts)
+    fused = graph.fused(graph.model, "first + previous")
+    state = graph.part(0, 4).sample(True, fitting(fused, 4), keep_state=True)[2]
+    bench.refuses(
+        lambda: graph.part(4, 6).paint(True, tiny.patch(fused, **LOOK), state=state),
+        match=r"'state': it was made with the layers none \(without cross-frame attention\), but",
+    )
+
+
 def test_a_state_in_a_file(parts, monkeypatch, tmp_path):
     from crossframe.hosts.comfy.state.files import read, write
 
@@ -280,7 +303,7 @@ def test_what_is_done_is_said(parts):
     graph = Graph.build(PLAN, parts)
     model = graph.fused(graph.model, "first + previous")
     report = tiny.frame_output(model, *graph.conds, graph.latent, steps=1).ui["text"]
-    assert any("fused to first + previous by 50%; from 0% to 90%" in line for line in report)
+    assert any("fused to first + previous by 50%; from 0% to 80%" in line for line in report)
 
 
 def test_latents_with_a_moment(parts):

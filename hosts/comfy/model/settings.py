@@ -36,6 +36,8 @@ class FusionChoice:
 
     motion: that of the clip. strength: the share of other frames, 0 to 1. start_percent,
     end_percent: the part of the denoising. to: a name in FUSED_TO. keyframes: numbers of frames.
+    are_named: whether the user has named them; otherwise they are those of the motion, of which
+    some may lie beyond the frames that are painted now.
     """
 
     motion: Motion
@@ -44,6 +46,7 @@ class FusionChoice:
     end_percent: float
     to: str
     keyframes: tuple[int, ...]
+    are_named: bool = True
 
     def __str__(self) -> str:
         part = f"{self.start_percent:.0%} to {self.end_percent:.0%}"

@@ -27,7 +27,8 @@ def plan_fusion(
     """
     with named(FUSION_NODE):
         check_motion(choice.motion, frames, latent)
-        if beyond := [frame for frame in choice.keyframes if frame >= frames.stop]:
+        beyond = [frame for frame in choice.keyframes if frame >= frames.stop]
+        if beyond and choice.are_named:
             raise BadInputError(
                 "keyframes",
                 f"frame {beyond[0]} is beyond the clip, whose last frame here is "

@@ -134,6 +134,8 @@ def _size(latent: tuple[int, ...]) -> str:
 
 def _blocks(layers: tuple[tuple, ...]) -> str:
     """Write how many layers there are in each block of a U-Net, or a transformer's layer set."""
+    if not layers:
+        return "none (without cross-frame attention)"
     if all(len(layer) == 1 for layer in layers):
         return ", ".join(f"'{name}'" for (name,) in layers)
     return count_by_block(layers)
