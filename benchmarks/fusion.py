@@ -118,7 +118,7 @@ def paint(
         rest = (1 - scheduler.alphas_cumprod[time]).sqrt()
         x0 = signal * latents - rest * v
         if motion is not None and step < END * len(scheduler.timesteps):
-            x0 = fuse_clip(x0, order, fused_to, motion)
+            x0 = fuse_clip(x0, order, fused_to, motion, 0.5)
         error = (latents - signal * x0) / rest
         earlier = time - scheduler.config.num_train_timesteps // options.steps
         last = scheduler.final_alpha_cumprod

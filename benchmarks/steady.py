@@ -69,20 +69,13 @@ ROWS: dict[str, Row] = {
     "keyframes + previous": Row({"references": "keyframes + previous"}),
     **{
         f"fused to {name}, {motion}": Row(attention, fusion, motion)
-        for motion in (EXACT, ESTIMATED)
         for name, attention, fusion in (
             ("keyframes", None, FUSED),
-            ("first + previous", None, {"to": "first + previous"}),
             (f"keyframes{ATTENDING}", KEYFRAMES, FUSED),
+            ("first + previous", None, {"to": "first + previous"}),
             (f"keyframes{ATTENDING} up to 0.3", {**KEYFRAMES, "end_percent": 0.3}, FUSED),
         )
-    },
-    **{
-        f"fused to keyframes up to {end:g}{attending}, {EXACT}": Row(
-            KEYFRAMES if attending else None, {**FUSED, "end_percent": end}
-        )
-        for end in (0.8, 1.0)
-        for attending in ("", ATTENDING)
+        for motion in (ESTIMATED, EXACT)
     },
 }
 USUAL = {"start_percent": 0.0, "end_percent": 1.0}
@@ -199,7 +192,7 @@ class Painter:
                 inputs["keyframes"] = self.keyframes
             (model,) = CrossFrameAttention.execute(model=model, **inputs).args
         if row.fusion is not None:
-            inputs = {"strength": 0.5, "start_percent": 0.0, "end_percent": 0.9, **row.fusion}
+            inputs = {"strength": 1.0, "start_percent": 0.0, "end_percent": 0.9, **row.fusion}
             if inputs["to"] == "keyframes":
                 inputs["keyframes"] = self.keyframes
             motion = self._motion(row.motion, number, clip, images)

@@ -21,7 +21,8 @@ Predictions = dict[int, dict[int, Tensor]]
 class FusionPlan:
     """Which frames each frame of a clip is fused to.
 
-    targets: for every frame that is painted, frames that come before it in the order. order: the
+    targets: for every frame that is painted, frames that come before it in the order; the first of
+    them that shows a thing decides. order: the
     frames that are painted. carried: the frames that frames after these are fused to.
     """
 
@@ -44,10 +45,11 @@ def fusion_plan(
 ) -> FusionPlan:
     """Work out which frames the frames of a clip are fused to.
 
-    to: a name in FUSED_TO. KEYFRAMES fuses a frame to the keyframes right before and after it, and
-    a keyframe to the first keyframe and the one before it. frames: those that are painted. scene:
-    returns the first frame of a frame's scene; frames are fused within their scene only, whose
-    first frame is always a keyframe. carry: whether frames after these are to go on from them.
+    to: a name in FUSED_TO. KEYFRAMES fuses a frame to the first keyframe and to those right before
+    and after it, and a keyframe to the first one and the one before it. frames: those that are
+    painted. scene: returns the first frame of a frame's scene; frames are fused within their scene
+    only, whose first frame is always a keyframe. carry: whether frames after these are to go on
+    from them.
     """
     keys = {scene(frame) for frame in frames} | {k for k in keyframes if k < frames.stop}
 
@@ -59,7 +61,7 @@ def fusion_plan(
             mine = sorted(key for key in keys if scene(key) == start)
             before = [key for key in mine if key < frame]
             after = [key for key in mine if key > frame and frame not in keys]
-            found = {*before[-1:], *after[:1], *(mine[:1] if frame in keys else ())} - {frame}
+            found = {*mine[:1], *before[-1:], *after[:1]} - {frame}
         return tuple(sorted(found))
 
     def rank(frame: int) -> tuple[bool, int]:
@@ -85,18 +87,17 @@ class Fusion(StepOperation):
         self,
         motion: Motion,
         plan: FusionPlan,
-        strength: float,
-        acts: Callable[[float], bool],
+        strength: Callable[[float], float | None],
         given: Predictions | None = None,
     ) -> None:
-        """acts: whether the operation acts at a noise level. given: what earlier frames have left.
+        """strength: the share of the other frames at a noise level where the motion is trusted.
 
-        strength: the share of the other frames, from 0 to 1, where the motion is trusted.
+        It is a number from 0 to 1, or None where the operation does not act. given: what earlier
+        frames have left.
         """
         self.motion = motion
         self.plan = plan
         self.strength = strength
-        self.acts = acts
         self.kept: Predictions = {step: {**frames} for step, frames in (given or {}).items()}
         self._place = {frame: place for place, frame in enumerate(plan.order)}
         self._last = self._last_readers()
@@ -104,7 +105,8 @@ class Fusion(StepOperation):
 
     def __call__(self, x0: Tensor, step: Step) -> Tensor:
         """Return the fused predictions. See `StepOperation`."""
-        if not self.acts(step.noise_level):
+        strength = self.strength(step.noise_level)
+        if strength is None:
             return x0
         known = self.kept.setdefault(step.number, {})
         grid = (x0.shape[-2], x0.shape[-1])
@@ -114,7 +116,7 @@ class Fusion(StepOperation):
                 (known[other].to(own), self._between(frame, other, grid))
                 for other in self.plan.targets[frame]
             ]
-            known[frame] = fuse_frame(own, others, self.strength)
+            known[frame] = fuse_frame(own, others, strength)
         fused = torch.stack([known[frame] for frame in step.frames])
         self._forget(step)
         return fused

@@ -34,12 +34,12 @@ class CrossFrameFusion(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "strength",
-                    default=0.5,
+                    default=1.0,
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="How much of the other frames is mixed in where the motion is certain. "
-                    "0.5 is half and half.",
+                    tooltip="How much of the other frames is mixed in at the start, when colours "
+                    "and large shapes are settled, where the motion is certain. 1 takes them over.",
                 ),
                 io.Float.Input(
                     "start_percent",
@@ -63,9 +63,9 @@ class CrossFrameFusion(io.ComfyNode):
                     "to",
                     options=list(FUSED_TO),
                     default=FUSED_TO[0],
-                    tooltip="Which frames a frame is mixed with. 'keyframes': the ones right "
-                    "before and after it. 'first + previous': the first frame of the scene and the "
-                    "one before it.",
+                    tooltip="Which frames a frame is mixed with. 'keyframes': the first one and "
+                    "those right before and after it. 'first + previous': the first frame of the "
+                    "scene and the one before it. The earliest one that shows a place decides.",
                 ),
                 io.String.Input(
                     "keyframes",
@@ -74,6 +74,17 @@ class CrossFrameFusion(io.ComfyNode):
                     advanced=True,
                     tooltip="Which frames are keyframes, e.g. 0, 24, 48. If it is empty, they are "
                     "those that Cross-Frame Motion has found.",
+                ),
+                io.Float.Input(
+                    "end_strength",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How much of the other frames is mixed in at the end, when detail is "
+                    "settled. In between, the strength changes evenly.",
                 ),
             ],
             outputs=[

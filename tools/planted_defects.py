@@ -613,15 +613,15 @@ DEFECTS = [
     Defect(
         "frames are fused where the motion is not certain",
         "latents/fuse.py",
-        "trust = here.trust.to(x0)",
-        "trust = torch.ones_like(here.trust).to(x0)",
+        "share = left * here.trust.to(x0)",
+        "share = left * torch.ones_like(here.trust).to(x0)",
         FUSION,
     ),
     Defect(
         "frames are fused to what others were before fusion",
         "latents/fusion.py",
-        "known[frame] = fuse_frame(own, others, self.strength)",
-        "known[frame] = own if len(step.frames) == 1 else fuse_frame(own, others, self.strength)",
+        "known[frame] = fuse_frame(own, others, strength)",
+        "known[frame] = own if len(step.frames) == 1 else fuse_frame(own, others, strength)",
         "tests/latents/test_fusion.py",
     ),
     Defect(
@@ -641,8 +641,8 @@ DEFECTS = [
     Defect(
         "fusion acts at every step",
         "hosts/comfy/run/comfy_run.py",
-        "return at_most(last, sigma) and at_most(sigma, first)\n\n    return Fusion",
-        "return True\n\n    return Fusion",
+        "if at_most(last, sigma) and at_most(sigma, first):\n            return choice",
+        "if True:\n            return choice",
         FUSION,
     ),
     Defect(
@@ -753,9 +753,23 @@ DEFECTS = [
     Defect(
         "fusion: what is not trusted is mixed too",
         "latents/fuse.py",
-        "return torch.where(most > 0, x0 + strength * most * (mean - x0), x0)",
-        "return x0 + strength * (mean - x0)",
+        "return x0 + strength * (total - (1 - left) * x0)",
+        "return x0 + strength * (total - x0)",
         FUSE,
+    ),
+    Defect(
+        "fusion: a later frame is mixed in where an earlier one shows the place",
+        "latents/fuse.py",
+        "left = left - share",
+        "left = left - share / 2",
+        FUSE,
+    ),
+    Defect(
+        "fusion: its strength stays as it is at the start",
+        "hosts/comfy/model/settings.py",
+        "return self.strength + (self.end_strength - self.strength) * min(max(along, 0.0), 1.0)",
+        "return self.strength",
+        "tests/comfyui/test_fusion.py",
     ),
     Defect(
         "fusion: frames are mixed with what others were",

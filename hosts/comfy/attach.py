@@ -115,6 +115,7 @@ class ChosenFusion:
     end_percent: float
     to: str
     keyframes: str = ""
+    end_strength: float = 0.5
 
 
 def attach_fusion(model, choice: ChosenFusion):
@@ -145,7 +146,8 @@ def attach_fusion(model, choice: ChosenFusion):
         choice.end_percent,
         choice.to,
         fused_keyframes(choice.to, choice.keyframes, choice.motion),
-        are_named=bool(choice.keyframes.strip()),
+        bool(choice.keyframes.strip()),
+        choice.end_strength,
     )
     if carried is None:
         return attach_settings(model, Settings.without_attention(fusion))

@@ -256,7 +256,7 @@ class Graph:
         from crossframe.nodes.fusion import CrossFrameFusion
 
         motion = Moving(self.plan.frames, self.plan.size)
-        chosen = {"strength": 0.5, "start_percent": 0.0, "end_percent": 0.8, "to": to}
+        chosen = {"strength": 1.0, "start_percent": 0.0, "end_percent": 0.8, "to": to}
         return CrossFrameFusion.execute(model=model, **{"motion": motion, **chosen, **inputs}).args[
             0
         ]

@@ -44,9 +44,10 @@ def test_the_untrusted_half_stays_as_the_model_paints_it(parts, to):
 def test_strength_0_is_as_without(parts, to):
     graph = Graph.build(PLAN, parts)
     plain = graph.paint(model=graph.model)
-    assert tiny.error(graph.paint(model=graph.fused(graph.model, to, strength=0.0)), plain) < 1e-5
+    none = {"strength": 0.0, "end_strength": 0.0}
+    assert tiny.error(graph.paint(model=graph.fused(graph.model, to, **none)), plain) < 1e-5
     attending = tiny.patch(graph.model, **LOOK)
-    fused = graph.fused(attending, to, strength=0.0)
+    fused = graph.fused(attending, to, **none)
     assert torch.equal(graph.paint(model=fused), graph.paint(model=attending))
 
 
@@ -60,6 +61,23 @@ def test_the_part_of_the_denoising(parts, to):
     ]
     assert tiny.error(frames[1], frames[0]) > 0.01
     assert tiny.error(frames[2], frames[0]) > 0.01
+
+
+@pytest.mark.parametrize("family", ["sd15", "flux"])
+def test_the_strength_falls_evenly_over_the_denoising(parts, family):
+    """Seen on what the node gives the step operation at the noise levels of equal parts."""
+    import dataclasses
+
+    from crossframe.hosts.comfy.orders.frame_by_frame import FrameByFrame
+    from crossframe.hosts.comfy.run.comfy_run import new_run
+
+    graph = Graph.build(dataclasses.replace(PLAN, family=family), parts)
+    ends = {"strength": 0.9, "end_strength": 0.3, "start_percent": 0.2, "end_percent": 0.8}
+    model = graph.fused(graph.model, "keyframes", **ends)
+    run = new_run(bench.guider(model, graph.conds, 1.0), graph.latent["samples"], FrameByFrame)
+    sampling = model.get_model_object("model_sampling")
+    found = [run.fusion.strength(float(sampling.percent_to_sigma(n / 10))) for n in range(1, 10)]
+    assert found == pytest.approx([None, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, None], abs=2e-3)
 
 
 @pytest.mark.parametrize("frame_by_frame", [False, True])
@@ -303,7 +321,9 @@ def test_what_is_done_is_said(parts):
     graph = Graph.build(PLAN, parts)
     model = graph.fused(graph.model, "first + previous")
     report = tiny.frame_output(model, *graph.conds, graph.latent, steps=1).ui["text"]
-    assert any("fused to first + previous by 50%; from 0% to 80%" in line for line in report)
+    assert any(
+        "fused to first + previous by 100% to 50%; from 0% to 80%" in line for line in report
+    )
 
 
 def test_latents_with_a_moment(parts):

@@ -9,6 +9,7 @@ import os
 import tiny
 import torch
 from crossframe.attention import REFERENCES, WITH_KEYFRAMES
+from crossframe.latents.fusion import FUSED_TO, KEYFRAMES
 from graphs import CLIP, ONE, Control, Extra, Graph, Plan
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
@@ -77,6 +78,7 @@ def plans(draw) -> Plan:
         pictures=draw(ROWS) if family == "flux" and draw(st.booleans()) else None,
         keyframes=draw(keyframes(frames)) if references in WITH_KEYFRAMES else "",
         weights=draw(weights(references, include_self)),
+        fused_to=draw(st.sampled_from([None, None, *FUSED_TO])),
     )
 
 
@@ -137,17 +139,24 @@ def test_random_graphs(parts, plan, batch, cut):
 
 
 def may_be_refused(plan: Plan, words: str) -> bool:
-    """Whether a refusal names guidance that really gives other frames one by one."""
+    """Whether a refusal names what really cannot be painted one by one.
+
+    It is guidance that gives other frames, or fusion to keyframes that are painted later.
+    """
     linear = plan.guidance == "linear" and "VideoLinearCFGGuidance" in words
     # With one step, a running average does not begin again with the next frame.
     apg = plan.guidance == "apg" and "APG" in words
-    return (linear or apg) and "does not treat the frames of a clip alike" in words
+    guidance = (linear or apg) and "does not treat the frames of a clip alike" in words
+    looks_back = "previous" in plan.references or plan.references in WITH_KEYFRAMES
+    fusion = plan.fused_to == KEYFRAMES and looks_back and "cannot be fused to" in words
+    return guidance or fusion
 
 
 def goes_on(plan: Plan) -> bool:
     """Whether a clip in two pieces is the clip in one: each piece has its own of everything.
 
-    The frames of the first piece cannot look at keyframes of the second.
+    The frames of the first piece cannot look at keyframes of the second. Its motion is that of a
+    shorter clip; `test_fusion.py` has such pieces.
     A patch holds rows of the whole clip, a default prompt is decided by all frames' masks, and
     a second stage has no state of the first. torch draws noise in blocks of 16 numbers and the last
     16 of a draw by themselves, so a piece ends with other noise where a frame is no whole block.
@@ -156,7 +165,13 @@ def goes_on(plan: Plan) -> bool:
     split = plan.height * plan.width * 4 % 16 and plan.frame_noise == "different per frame"
     ahead = plan.references in WITH_KEYFRAMES
     return not (
-        ahead or plan.patch or default or split or plan.stages > 1 or plan.guidance == "linear"
+        ahead
+        or plan.fused_to is not None
+        or plan.patch
+        or default
+        or split
+        or plan.stages > 1
+        or plan.guidance == "linear"
     )
 
 

@@ -107,9 +107,11 @@ STEADY_NOTE = """### Hold every place still
 1. *Cross-Frame Motion* finds out what moves where in your video, and which frames show something
 new: the **keyframes**. Its *preview* is dark where the motion is not certain.
 2. *Cross-Frame Attention* gives all frames the look of the keyframes.
-3. *Cross-Frame Fusion* mixes each frame with the keyframes around it, along the motion.
+3. *Cross-Frame Fusion* mixes each frame with the first one and the keyframes around it, along the
+motion.
 
-- Soft or doubled detail? Lower *strength* or *end_percent* of the fusion.
+- All seeds look alike, or new things borrow the look of others? Bypass *Cross-Frame Attention*.
+- Soft or doubled detail? Lower *end_strength* or *end_percent* of the fusion.
 - Out of memory? Name fewer *keyframes* in both nodes; they are run in one batch.
 - To compare, select a node and press Ctrl+B (bypass).
 """

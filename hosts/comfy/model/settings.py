@@ -34,8 +34,9 @@ def count_by_block(layers: Iterable[tuple]) -> str:
 class FusionChoice:
     """What the user chose on the CrossFrameFusion node.
 
-    motion: that of the clip. strength: the share of other frames, 0 to 1. start_percent,
-    end_percent: the part of the denoising. to: a name in FUSED_TO. keyframes: numbers of frames.
+    motion: that of the clip. strength, end_strength: the share of other frames, 0 to 1, at the
+    start and at the end of the part of the denoising from start_percent to end_percent; in between
+    it changes evenly. to: a name in FUSED_TO. keyframes: numbers of frames.
     are_named: whether the user has named them; otherwise they are those of the motion, of which
     some may lie beyond the frames that are painted now.
     """
@@ -46,11 +47,18 @@ class FusionChoice:
     end_percent: float
     to: str
     keyframes: tuple[int, ...]
-    are_named: bool = True
+    are_named: bool
+    end_strength: float
 
     def __str__(self) -> str:
+        strengths = f"{self.strength:.0%} to {self.end_strength:.0%}"
         part = f"{self.start_percent:.0%} to {self.end_percent:.0%}"
-        return f"fused to {self.to} by {self.strength:.0%}; from {part}"
+        return f"fused to {self.to} by {strengths}; from {part}"
+
+    def strength_at(self, percent: float) -> float:
+        """Return the share of other frames at a place in the denoising, from 0 to 1."""
+        along = (percent - self.start_percent) / (self.end_percent - self.start_percent)
+        return self.strength + (self.end_strength - self.strength) * min(max(along, 0.0), 1.0)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ from .shared_projections import SharedProjections
 from .token_layout import TokenLayouts
 
 Lead = TypeVar("Lead", FrameByFrame, PerStep)
+HALVINGS = 30  # of the range from 0 to 1 in a search, which is more than a sigma's precision
 
 
 @dataclass(frozen=True)
@@ -264,10 +265,29 @@ def _fusion(
     given = predictions_in({} if state is None else state.stored, noise.shape[1:])
     check_predictions(plan, given)
 
-    def acts(sigma: float) -> bool:
-        return at_most(last, sigma) and at_most(sigma, first)
+    sampling = guider.model_patcher.get_model_object("model_sampling")
 
-    return Fusion(choice.motion, plan, choice.strength, acts, given)
+    def strength(sigma: float) -> float | None:
+        if at_most(last, sigma) and at_most(sigma, first):
+            return choice.strength_at(percent_of(sigma, sampling))
+        return None
+
+    return Fusion(choice.motion, plan, strength, given)
+
+
+def percent_of(sigma: float, model_sampling) -> float:
+    """Return how far the denoising is at a noise level, from 0 to 1, as ComfyUI's nodes count it.
+
+    It is the inverse of ComfyUI's `percent_to_sigma`, which falls but has no inverse of its own.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if float(model_sampling.percent_to_sigma(middle)) > sigma:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
 
 
 def _sigmas(guider, settings: Settings | FusionChoice) -> tuple[float, float]:

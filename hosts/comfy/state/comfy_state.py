@@ -28,7 +28,8 @@ class Origin:
     for a transformer the name of the layer set alone, as (name,). part: the part of the denoising
     in which cross-frame attention acts. latent: (channels, ..., height, width).
     guidance: (name, number) of the conds that run. noise: a digest of the first frame's noise.
-    fusion: (strength, start, end) and the name of what frames are fused to; empty without fusion.
+    fusion: the strengths at its start and end, the part of the denoising in which it acts, and the
+    name of what frames are fused to; empty without fusion.
     """
 
     model: str
@@ -108,7 +109,8 @@ def _fusion(settings: Settings) -> tuple:
     """Return the fusion as an origin describes it."""
     if (chosen := settings.fusion) is None:
         return ()
-    return (chosen.strength, chosen.start_percent, chosen.end_percent, chosen.to)
+    strengths = chosen.strength, chosen.end_strength
+    return (*strengths, chosen.start_percent, chosen.end_percent, chosen.to)
 
 
 def _has_a_name(entry: Any) -> bool:

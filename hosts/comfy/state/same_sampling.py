@@ -152,8 +152,8 @@ def _part(part: tuple[float, float]) -> str:
 def _fusion(fusion: tuple) -> str:
     if not fusion:
         return "without fusion"
-    strength, start, end, to = fusion
-    return f"with frames fused to {to} by {strength:g} {_part((start, end))}"
+    first, last, start, end, to = fusion
+    return f"with frames fused to {to} by {first:g} to {last:g} {_part((start, end))}"
 
 
 def _prompts(guidance: tuple[tuple[str, int], ...]) -> str:
