@@ -9,7 +9,7 @@ weights of their own for text and for image ("double") and go on with blocks tha
 ("single").
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,18 +31,31 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerSet:
-    """A named set of layers: a predicate over their addresses in a U-Net, and a part of a DiT.
+    """A named set of layers.
 
-    of_transformer: returns those of all self-attention layers of the image in a DiT, in the order
-    of the forward pass, that belong to the set.
+    of_unet: returns those of a U-Net's layers that belong to the set. It gets the number of
+    channels of each. of_transformer: returns those of all self-attention layers of the image in a
+    DiT. Both keep the order of the forward pass.
     """
 
     name: str
-    contains: Callable[[Layer], bool]
+    of_unet: Callable[[Mapping[Layer, int]], Sequence[Layer]]
     of_transformer: Callable[[Sequence[Layer]], Sequence[Layer]]
 
-    def __contains__(self, layer: Layer) -> bool:
-        return self.contains(layer)
+
+def _in_blocks(*blocks: str) -> Callable[[Mapping[Layer, int]], Sequence[Layer]]:
+    """Return a function that chooses the layers in some kinds of blocks of a U-Net."""
+    return lambda channels: [layer for layer in channels if layer.block in blocks]
+
+
+def _loose_up(channels: Mapping[Layer, int]) -> Sequence[Layer]:
+    """Return the layers on the expanding path without its innermost level, the widest one.
+
+    Rerender A Video calls cross-frame attention in these layers loose: shapes may differ more.
+    """
+    up = _in_blocks("output")(channels)
+    widest = max((channels[layer] for layer in up), default=0)
+    return [layer for layer in up if channels[layer] < widest]
 
 
 def _later_part(layers: Sequence[Layer]) -> Sequence[Layer]:
@@ -53,6 +66,12 @@ def _later_part(layers: Sequence[Layer]) -> Sequence[Layer]:
     return layers[len(layers) // 3 :]
 
 
+def _last_of_later_part(layers: Sequence[Layer]) -> Sequence[Layer]:
+    """Return the second half of what `up` takes of a DiT."""
+    later = _later_part(layers)
+    return later[len(later) // 2 :]
+
+
 def _all_but_first_sixth(layers: Sequence[Layer]) -> Sequence[Layer]:
     return layers[len(layers) // 6 :]
 
@@ -60,10 +79,9 @@ def _all_but_first_sixth(layers: Sequence[Layer]) -> Sequence[Layer]:
 LAYER_SETS: dict[str, LayerSet] = {
     layer_set.name: layer_set
     for layer_set in (
-        LayerSet("up", lambda layer: layer.block == "output", _later_part),
-        LayerSet(
-            "mid + up", lambda layer: layer.block in ("middle", "output"), _all_but_first_sixth
-        ),
-        LayerSet("all", lambda layer: True, lambda layers: layers),
+        LayerSet("up", _in_blocks("output"), _later_part),
+        LayerSet("mid + up", _in_blocks("middle", "output"), _all_but_first_sixth),
+        LayerSet("all", _in_blocks("input", "middle", "output"), lambda layers: layers),
+        LayerSet("up, loose", _loose_up, _last_of_later_part),
     )
 }

@@ -69,6 +69,8 @@ class Run:
         self.bank = Bank(storage)
         self.peak_bytes = 0
         self.has_missed = False  # whether a frame has not found one of its references
+        # Whether nothing is kept or dropped, because what is painted now will be painted again.
+        self.rehearses = False
         self._group_of = order.group_of()
 
     def _check_held(self, held: frozenset[int]) -> None:
@@ -173,6 +175,17 @@ class FrameByFrame:
             raise IndexError(f"all {len(groups)} groups of the clip are painted")
         self.group, self.step = self.group + 1, -1
         return self.frames
+
+    def go_back(self, step: int) -> None:
+        """Paint the current group again, from right after one of its model evaluations.
+
+        step: the number of that evaluation, or -1 to paint it again from the start. What the group
+        has left in the bank up to there stays. See also `Run.rehearses`.
+        Raises ValueError for an evaluation that the group has not come to.
+        """
+        if not -1 <= step <= self.step:
+            raise ValueError(f"{self._named()} cannot go back from {self.step} to {step}")
+        self.step = step
 
     def next_step(self, noise_level: float) -> int:
         """Count one model evaluation of the current group and return its number.
@@ -396,6 +409,8 @@ class Evaluation:
         tokens_of: returns the tokens of a row.
         """
         run, bank = self.run, self.run.bank
+        if run.rehearses:
+            return
         newest = run.newest_group(self.frames)
         for key in {key for key, _ in names}:
             for frame in [f for f in bank.frames(key) if not run.is_read_after(f, newest)]:

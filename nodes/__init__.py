@@ -3,7 +3,18 @@
 What a node calls is imported when it runs: ComfyUI's start does not pay for it.
 """
 
-from . import attention, consistency, demo, encoding, fusion, motion, noise, sampling, state
+from . import (
+    attention,
+    consistency,
+    demo,
+    encoding,
+    fusion,
+    motion,
+    noise,
+    rerender,
+    sampling,
+    state,
+)
 
 NODES = [
     *attention.NODES,
@@ -13,6 +24,7 @@ NODES = [
     *state.NODES,
     *motion.NODES,
     *fusion.NODES,
+    *rerender.NODES,
     *consistency.NODES,
     *demo.NODES,
 ]

@@ -50,7 +50,8 @@ class CrossFrameAttention(io.ComfyNode):
                     tooltip="Which part of the model looks at other frames. 'up' sets colours "
                     "and texture; 'all' binds frames most strongly, shapes included. In Flux, "
                     "Qwen-Image and other transformers 'up' is the later part (the single blocks, "
-                    "or the last two thirds) and 'mid + up' all but the first sixth.",
+                    "or the last two thirds) and 'mid + up' all but the first sixth. 'up, loose' "
+                    "is the outer part of 'up': shapes are bound less.",
                 ),
                 io.Float.Input(
                     "start_percent",

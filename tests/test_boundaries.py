@@ -37,6 +37,7 @@ ROOMS = [
     "state",
     "run",
     "orders",
+    "rerender",
     "attach",
 ]
 

@@ -627,14 +627,14 @@ DEFECTS = [
     Defect(
         "a state leaves no predictions",
         "hosts/comfy/run/comfy_run.py",
-        "stored = {**left.stored, **stored_predictions(self.fusion, frames)}",
+        "stored = {**left.stored, **stored_predictions(self.keeps.kept, frames)}",
         "stored = {**left.stored}",
         FUSION,
     ),
     Defect(
         "an interrupted run keeps no predictions",
         "hosts/comfy/run/comfy_run.py",
-        "return needed if self.fusion is None else needed | self.fusion.needed(self.lead.frames)",
+        "return needed if self.keeps is None else needed | self.keeps.needed(self.lead.frames)",
         "return needed",
         FUSION,
     ),

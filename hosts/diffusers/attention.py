@@ -330,7 +330,8 @@ def chosen_layers(unet: UNet2DConditionModel, layers: str) -> dict[Layer, Attent
     if any(isinstance(attn1.processor, CrossFrameProcessor) for attn1 in every.values()):
         raise ValueError("this U-Net already has cross-frame attention; leave that context first")
     layer_set = chosen("layers", layers, LAYER_SETS)
-    attentions = {layer: attn1 for layer, attn1 in every.items() if layer in layer_set}
+    members = layer_set.of_unet({layer: attn1.to_k.in_features for layer, attn1 in every.items()})
+    attentions = {layer: every[layer] for layer in members}
     if not attentions:
         raise ValueError(f"the U-Net has no self-attention (attn1) in its {layers!r} layers")
     for attn1 in attentions.values():

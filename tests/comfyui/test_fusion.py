@@ -76,7 +76,7 @@ def test_the_strength_falls_evenly_over_the_denoising(parts, family):
     model = graph.fused(graph.model, "keyframes", **ends)
     run = new_run(bench.guider(model, graph.conds, 1.0), graph.latent["samples"], FrameByFrame)
     sampling = model.get_model_object("model_sampling")
-    found = [run.fusion.strength(float(sampling.percent_to_sigma(n / 10))) for n in range(1, 10)]
+    found = [run.keeps.strength(float(sampling.percent_to_sigma(n / 10))) for n in range(1, 10)]
     assert found == pytest.approx([None, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, None], abs=2e-3)
 
 

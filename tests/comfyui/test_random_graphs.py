@@ -53,7 +53,7 @@ def plans(draw) -> Plan:
         width=draw(sides),
         references=references,
         include_self=include_self,
-        layers=draw(st.sampled_from(["up", "mid + up", "all"])),
+        layers=draw(st.sampled_from(["up", "mid + up", "all", "up, loose"])),
         start_percent=start,
         end_percent=draw(st.sampled_from([0.7, 1.0])),
         sampler=draw(st.sampled_from(DETERMINISTIC + STOCHASTIC)),

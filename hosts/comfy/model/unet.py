@@ -48,7 +48,9 @@ def self_attention_layers(model, layer_set: LayerSet) -> list[Attn1]:
             f"{family} is a video model and already attends across frames.",
             "Use an image checkpoint (Stable Diffusion 1.x, 2.x or SDXL).",
         )
-    layers = [attn1 for attn1 in _walk(unet) if attn1.layer in layer_set]
+    every = _walk(unet)
+    chosen = layer_set.of_unet({attn1.layer: attn1.channels for attn1 in every})
+    layers = [attn1 for attn1 in every if attn1.layer in chosen]
     if not layers:
         raise BadInputError(
             "layers",

@@ -33,17 +33,22 @@ def check_sampling(guider, conds: dict[str, list[dict]], latent: torch.Tensor, w
         log.info("Cross-frame attention: a batch of 1 frame has no other frames to attend to.")
 
 
-def check_frame_by_frame(guider, latent: torch.Tensor, sampler, noise_mask) -> None:
-    """Refuse inputs that cannot be sampled frame by frame.
-
-    noise_mask: None, or (rows, 1, height, width). Raises BadInputError.
-    """
-    if carried_by(guider.model_options) is None:
+def check_carries(model_options: dict) -> None:
+    """Raise BadInputError unless a MODEL carries settings."""
+    if carried_by(model_options) is None:
         raise BadInputError(
             "model",
             "the MODEL carries no cross-frame attention.",
             f"Put a {NODE} node before it.",
         )
+
+
+def check_frame_by_frame(guider, latent: torch.Tensor, sampler, noise_mask) -> None:
+    """Refuse inputs that cannot be sampled frame by frame.
+
+    noise_mask: None, or (rows, 1, height, width). Raises BadInputError.
+    """
+    check_carries(guider.model_options)
     check_sampling(guider, guider.original_conds, latent, FRAME_BY_FRAME)
     if noise_mask is not None:
         check_rows(noise_mask.shape[0], latent.shape[0], "noise masks", "latent_image")

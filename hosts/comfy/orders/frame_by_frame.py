@@ -9,7 +9,7 @@ import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import comfy.model_management
 import torch
@@ -28,7 +28,7 @@ from ..rows.default_prompts import with_clip_masks
 from ..rows.hook_keyframes import HookKeyframes
 from ..rows.places import in_order, take
 from ..run.bank_size import BankSize, expected_size, true_size
-from ..run.comfy_run import ComfyRun, new_run
+from ..run.comfy_run import ComfyRun, KeepsPredictions, new_run
 from ..run.failures import explained
 from ..state.comfy_state import ComfyState, Origin
 from ..state.continuation import NOTHING, Continuation
@@ -76,6 +76,11 @@ class Sampling:
     sigmas: Tensor
     seed: int
 
+    @property
+    def steps(self) -> int:
+        """The number of steps."""
+        return max(len(self.sigmas) - 1, 0)
+
 
 @dataclass(frozen=True)
 class SampledFrames:
@@ -91,25 +96,52 @@ class SampledFrames:
     report: str
 
 
+class Passes(Protocol):
+    """How each group of frames is painted, if it takes more than one sampling."""
+
+    @property
+    def steps(self) -> int:
+        """The steps of a group in all of its passes."""
+
+    @property
+    def contents(self) -> list[Any]:
+        """What the frames depend on beside the inputs of every sampler, as plain data."""
+
+    @property
+    def keeps(self) -> KeepsPredictions:
+        """What is kept of painted frames for later ones."""
+
+    def begin(self, run: ComfyRun[FrameByFrame], taken: Taken | None, sampling: Sampling) -> None:
+        """Take over what an interrupted run has left.
+
+        Raises BadInputError if frames cannot be painted in these passes.
+        """
+
+    def paint(self, painter: "Painter") -> Finished:
+        """Paint the group that `painter` has begun, with as many calls of `Painter.sample`."""
+
+
 def sample_frames(
     clip: Clip,
     sampling: Sampling,
     continuation: Continuation = NOTHING,
     record: Record | None = None,
+    passes: Passes | None = None,
 ) -> SampledFrames:
     """Sample the frames of a latent one by one.
 
     record: keeps finished frames on disk until all are finished, and holds those of an interrupted
-    run. Raises BadInputError before any sampling.
+    run. passes: how each group is painted; None means by one sampling. Raises BadInputError before
+    any sampling.
     """
     check_frame_by_frame(sampling.guider, clip.latent, sampling.sampler, clip.mask)
-    run, taken = _begin(clip, sampling, continuation, record)
+    run, taken = _begin(clip, sampling, continuation, record, passes)
     finished = [] if taken is None else [*taken.finished]
     bank = expected_size(run, sampling.guider, sampling.sampler, sampling.sigmas, clip.latent)
     run.memory.evaluations = bank.evaluations
     run.memory.expect_bank(bank.nbytes)
     _announce(clip, run, bank)
-    painter = _Painter(clip, sampling, run)
+    painter = Painter(clip, sampling, run, passes)
     try:
         for _ in range(len(finished), len(run.facts.order.groups)):
             finished.append(painter.paint_group())
@@ -138,7 +170,11 @@ def _announce(clip: Clip, run: ComfyRun, bank: BankSize) -> None:
 
 
 def _begin(
-    clip: Clip, sampling: Sampling, continuation: Continuation, record: Record | None
+    clip: Clip,
+    sampling: Sampling,
+    continuation: Continuation,
+    record: Record | None,
+    passes: Passes | None,
 ) -> tuple[ComfyRun[FrameByFrame], Taken | None]:
     """Begin a run, and find the finished frames of an interrupted run."""
     origin = taken = None
@@ -160,36 +196,61 @@ def _begin(
         numbers=clip.numbers,
         taken=taken,
         operations=operations,
+        keeps=None if passes is None else passes.keeps,
     )
+    if passes is not None:
+        passes.begin(run, taken, sampling)
     return run, taken
 
 
-class _Painter:
+class Painter:
     """Samples one group of frames after another."""
 
-    def __init__(self, clip: Clip, sampling: Sampling, run: ComfyRun[FrameByFrame]) -> None:
-        self.clip, self.sampling, self.run = clip, sampling, run
+    def __init__(
+        self,
+        clip: Clip,
+        sampling: Sampling,
+        run: ComfyRun[FrameByFrame],
+        passes: Passes | None,
+    ) -> None:
+        self.clip, self.sampling, self.run, self.passes = clip, sampling, run, passes
         self._conds = _clip_conds(sampling.guider, clip.latent)
         self._keyframes = HookKeyframes(self._conds.values())
         self._mask_noise = None
         if clip.mask is not None:
             first = run.facts.order.start
             self._mask_noise = mask_noise(sampling.sampler, sampling.seed, clip.latent, first)
-        steps = max(len(sampling.sigmas) - 1, 0)
+        steps = sampling.steps if passes is None else passes.steps
         done = sum(map(len, run.facts.order.groups[: run.core.done]))
         self._progress = FrameProgress(sampling.guider.model_patcher, clip.frames, steps, done)
 
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Where the frames that are being painted lie in the latent."""
+        return self.run.facts.places(self.run.lead.frames)
+
     def paint_group(self) -> Finished:
-        """Sample the next group; return its latents and its last denoised estimates."""
-        run, clip = self.run, self.clip
+        """Paint the next group; return its latents and its last denoised estimates."""
         with explained():
-            places = run.facts.places(run.lead.next_group())
+            self.run.lead.next_group()
+        self._progress.start_frames(len(self.places))
+        if self.passes is not None:
+            return self.passes.paint(self)
+        return self.sample(self.sampling.sampler)
+
+    def repeat_from(self, step: int, evaluation: int) -> None:
+        """Go back to right before a step of the group, whose first evaluation comes after one."""
+        self.run.lead.go_back(evaluation)
+        self._progress.repeat_from(step)
+
+    def sample(self, sampler, latent: Tensor | None = None) -> Finished:
+        """Sample the group that is being painted. latent: that of its frames, if not the clip's."""
+        clip, places = self.clip, self.places
         self._keyframes.restore()
-        self._progress.start_frames(len(places))
         samples = self._guider().sample(
             take(clip.noise, places),
-            take(clip.latent, places),
-            self._sampler(places),
+            take(clip.latent, places) if latent is None else latent,
+            self._with_mask_noise(sampler, places),
             self.sampling.sigmas.clone(),  # some samplers write into it
             denoise_mask=clip.mask_of(places),
             callback=self._progress.step,
@@ -204,18 +265,18 @@ class _Painter:
         """Close the progress bar."""
         self._progress.close()
 
-    def _sampler(self, places: Sequence[int]):
-        """Return the SAMPLER with these frames' noise for the area outside the mask."""
+    def _with_mask_noise(self, sampler, places: Sequence[int]):
+        """Return a SAMPLER with these frames' noise for the area outside the mask."""
         if self._mask_noise is None:
-            return self.sampling.sampler
-        return with_mask_noise(self.sampling.sampler, take(self._mask_noise, places))
+            return sampler
+        return with_mask_noise(sampler, take(self._mask_noise, places))
 
     def _guider(self):
         """Return a copy of the guider with the run and the current frames' rows of its conds."""
         run, guider = self.run, self.sampling.guider
         single = copy.copy(guider)
-        conds, places = self._conds, run.facts.places(run.lead.frames)
-        parts = conds_of_frames(list(conds.values()), places, run.facts.rows, ControlCopies())
+        conds = self._conds
+        parts = conds_of_frames(list(conds.values()), self.places, run.facts.rows, ControlCopies())
         single.original_conds = dict(zip(conds, parts))
         single.model_options = carrying(create_model_options_clone(guider.model_options), run=run)
         return single

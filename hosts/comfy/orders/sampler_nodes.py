@@ -14,7 +14,7 @@ from ..page.scenes import keyframes_of, unreached_scenes
 from ..state.comfy_state import ComfyState
 from ..state.continuation import NOTHING, Continuation, with_state_of_model
 from ..state.record import open_record
-from .frame_by_frame import Clip, Sampling, sample_frames
+from .frame_by_frame import Clip, Passes, Sampling, sample_frames
 
 ON, OFF = "enable", "disable"  # as the stock KSamplerAdvanced calls them
 LAST_STEP = 10000  # the largest step number, also as in KSamplerAdvanced
@@ -74,6 +74,7 @@ def sample_ksampler(
     continuation: Continuation = NOTHING,
     resuming_node=None,
     stage: Stage = Stage(),
+    passes: Passes | None = None,
 ) -> Sampled:
     """Do what the stock KSampler and KSamplerAdvanced do, frame by frame.
 
@@ -91,7 +92,9 @@ def sample_ksampler(
     sampler = comfy.samplers.sampler_object(sampler_name)
     source = SeededNoise(seed) if stage.add_noise == ON else NoNoise(seed)
     noise = clip_noise(source, frame_noise)
-    sampled = sample_custom(noise, guider, sampler, sigmas, latent, continuation, resuming_node)
+    sampled = sample_custom(
+        noise, guider, sampler, sigmas, latent, continuation, resuming_node, passes
+    )
     samples = as_intermediate(sampled.output["samples"])
     return replace(sampled, output={**sampled.output, "samples": samples})
 
@@ -126,11 +129,12 @@ def sample_custom(
     latent: dict,
     continuation: Continuation = NOTHING,
     resuming_node=None,
+    passes: Passes | None = None,
 ) -> Sampled:
     """Do what the stock SamplerCustomAdvanced does, frame by frame.
 
     resuming_node: the class that ComfyUI executes, if finished frames are to survive an
-    interruption, otherwise None.
+    interruption, otherwise None. passes: see `sample_frames`.
     """
     latent = _prepared(latent, guider.model_patcher)
     continuation = with_state_of_model(guider, continuation)
@@ -139,9 +143,10 @@ def sample_custom(
     notes, record = Notes(resuming_node), None
     if resuming_node is not None:
         mask, state = latent.get("noise_mask"), _contents(continuation.state)
-        contents = (clip.noise, clip.latent, mask, sigmas, noise.seed, state)
+        more = [] if passes is None else passes.contents
+        contents = (clip.noise, clip.latent, mask, sigmas, noise.seed, state, *more)
         record = open_record(resuming_node, guider, contents, notes)
-    sampled = sample_frames(clip, sampling, continuation, record)
+    sampled = sample_frames(clip, sampling, continuation, record, passes)
     if record is not None:
         record.discard()
     # If frames are only looked at, the sampler may still have left some noise in its result.

@@ -82,10 +82,10 @@ def count_evaluations(guider, sampler, sigmas, active: Callable[[float], bool]) 
     """
     if len(sigmas) < 2:
         return 0  # nothing is sampled
-    if not _is_comfyuis(sampler):
+    if not is_comfyuis_own(sampler):
         return None
     sigmas = sigmas.cpu()
-    model = _CountingModel(guider, active)
+    model = StandIn(guider.model_patcher, active=active)
     pixel = torch.zeros(1, guider.model_patcher.model.latent_format.latent_channels, 1, 1)
     extra_args = {"model_options": {"transformer_options": {}}, "seed": 0}
     try:
@@ -96,7 +96,7 @@ def count_evaluations(guider, sampler, sigmas, active: Callable[[float], bool]) 
     return model.count
 
 
-def _is_comfyuis(sampler) -> bool:
+def is_comfyuis_own(sampler) -> bool:
     """Return whether nothing but ComfyUI's own code runs in a SAMPLER."""
     if type(sampler) is not KSAMPLER or not is_comfyuis(KSAMPLER.sample):
         return False
@@ -104,19 +104,28 @@ def _is_comfyuis(sampler) -> bool:
     return not holds_foreign_code(vars(sampler))
 
 
-class _CountingModel:
-    """Stands in for a guider: it returns its input as the prediction and counts its calls."""
+class StandIn:
+    """Stands in for a guider: it predicts something simple, and counts its calls."""
 
-    def __init__(self, guider, active: Callable[[float], bool]) -> None:
-        self.model_patcher = guider.model_patcher
-        self.inner_model = guider.model_patcher.model
+    def __init__(
+        self,
+        model_patcher,
+        predict: Callable[[torch.Tensor], torch.Tensor] = lambda x: x,
+        active: Callable[[float], bool] = lambda sigma: True,
+    ) -> None:
+        """predict: returns the prediction for a latent. active: at which noise levels to count."""
+        self.model_patcher = model_patcher
+        self.inner_model = model_patcher.model
+        self._predict = predict
         self.cfg = 1.0
         self.conds: dict = {}
         self.count = 0
         self._active = active
 
     def __call__(self, x, sigma, model_options, seed=None):
+        """Return the prediction for a latent, as a guider does."""
         self.count += self._active(float(sigma[0]))
+        x = self._predict(x)
         # Some samplers get the prediction for the negative prompt through such a function.
         for function in model_options.get("sampler_post_cfg_function", []):
             x = function({"denoised": x, "cond_denoised": x, "uncond_denoised": x, "input": x})

@@ -5,7 +5,7 @@ It travels to the sampling wrappers in one slot of ComfyUI's options (`model/car
 
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 
@@ -20,7 +20,7 @@ from ....attention import (
     State,
 )
 from ....attention.noise_levels import at_most
-from ....latents.fusion import Fusion, FusionPlan
+from ....latents.fusion import Fusion, FusionPlan, Predictions
 from ....latents.operations import StepOperation
 from ..errors import BadInputError
 from ..model.carried import carrying, settings_of
@@ -88,6 +88,15 @@ class Facts:
         return tuple(frame - self.order.start for frame in frames)
 
 
+class KeepsPredictions(Protocol):
+    """What keeps predictions of painted frames for frames that are painted later."""
+
+    kept: Predictions
+
+    def needed(self, painted: Collection[int]) -> frozenset[int]:
+        """Return the frames that are needed once some frames are painted. painted: those."""
+
+
 @dataclass
 class ComfyRun(Generic[Lead]):
     """Everything that changes while a clip is sampled in ComfyUI.
@@ -97,7 +106,8 @@ class ComfyRun(Generic[Lead]):
     noise: draws noise for the frames that are being sampled. verdict: the result of the trial of
     guidance, or None before it. sharing: decides where rows share projections in a U-Net, or None
     before the model is called. layouts: where the picture's tokens lie in a transformer, or None
-    for a U-Net. fusion: the step operation that fuses frames, or None.
+    for a U-Net. keeps: what keeps predictions for later frames, such as the step operation that
+    fuses frames, or None.
     """
 
     facts: Facts
@@ -110,7 +120,7 @@ class ComfyRun(Generic[Lead]):
     verdict: Verdict | None = None
     sharing: SharedProjections | None = None
     layouts: TokenLayouts | None = None
-    fusion: Fusion | None = None
+    keeps: KeepsPredictions | None = None
 
     @property
     def one_frame(self) -> bool:
@@ -127,15 +137,15 @@ class ComfyRun(Generic[Lead]):
         Raises StepMismatchError if the current group stopped early.
         """
         left = self.lead.leave(frames)
-        if self.fusion is None:
+        if self.keeps is None:
             return left
-        stored = {**left.stored, **stored_predictions(self.fusion, frames)}
+        stored = {**left.stored, **stored_predictions(self.keeps.kept, frames)}
         return replace(left, stored=stored)
 
     def needed(self: "ComfyRun[FrameByFrame]") -> frozenset[int]:
         """Return the painted frames that later groups need."""
         needed = self.lead.needed()
-        return needed if self.fusion is None else needed | self.fusion.needed(self.lead.frames)
+        return needed if self.keeps is None else needed | self.keeps.needed(self.lead.frames)
 
     def draws(self, noise: torch.Tensor, seed: int | None) -> Sequence[int]:
         """Return the number of the noise draw for each frame that is being sampled.
@@ -184,6 +194,7 @@ def new_run(
     numbers: Sequence[int] | None = None,
     taken: Taken | None = None,
     operations: tuple[StepOperation, ...] = (),
+    keeps: KeepsPredictions | None = None,
 ) -> ComfyRun[Lead]:
     """Begin a run for a guider whose MODEL carries settings.
 
@@ -192,7 +203,7 @@ def new_run(
     origin: needed if the run continues from a state or leaves one. one_noise: whether all frames
     share their noise. numbers: the numbers of the frames in the whole clip, if they are known and
     not consecutive. taken: what is taken over from an interrupted run. operations: what happens to
-    the predicted frames in every step.
+    the predicted frames in every step. keeps: what keeps predictions, unless frames are fused.
     Raises BadInputError if the run cannot continue from its state, or if keyframes do not fit.
     """
     settings, state = settings_of(guider.model_options), continuation.state
@@ -215,17 +226,16 @@ def new_run(
         one_noise,
         numbers,
     )
-    fusion = None
     if plan is not None and settings.fusion is not None:
         before = state if taken is None else taken.state
-        fusion = _fusion(guider, settings.fusion, plan, before, noise)
+        keeps = fusion = _fusion(guider, settings.fusion, plan, before, noise)
         operations = (*operations, fusion)
     facts = replace(facts, operations=operations)
     core = _core(facts, state, taken, one_frame)
     one_batch = not one_frame and needs_one_batch(guider, noise.shape[0])
     memory = MemoryPlan(settings, order, one_batch, state is not None)
     layouts = TokenLayouts() if settings.layers is None else None
-    return ComfyRun(facts, core, lead(core), memory, layouts=layouts, fusion=fusion)
+    return ComfyRun(facts, core, lead(core), memory, layouts=layouts, keeps=keeps)
 
 
 def _orders(

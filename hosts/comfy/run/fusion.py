@@ -7,7 +7,7 @@ import torch
 
 from ....attention import Key, Layer, PaintingOrder, Policy
 from ....attention.storage import Stored
-from ....latents.fusion import FIRST_AND_PREVIOUS, Fusion, FusionPlan, Predictions, fusion_plan
+from ....latents.fusion import FIRST_AND_PREVIOUS, FusionPlan, Predictions, fusion_plan
 from ....motion import Motion
 from ..errors import BadInputError, named
 from ..model.settings import FUSION_NODE, FusionChoice
@@ -106,16 +106,17 @@ def predictions_in(stored: Mapping, shape: torch.Size) -> Predictions:
     for key, frames in stored.items():
         if key.layer == PREDICTIONS:
             found[key.step] = {
-                frame: values.values.T.reshape(shape) for frame, (values,) in frames.items()
+                frame: values.values.T.reshape(shape).contiguous()
+                for frame, (values,) in frames.items()
             }
     return found
 
 
-def stored_predictions(fusion: Fusion, frames: Collection[int] | None = None) -> dict:
-    """Return what fusion keeps of some frames, or of all, as a state stores it."""
+def stored_predictions(kept: Predictions, frames: Collection[int] | None = None) -> dict:
+    """Return the predictions of some frames, or of all, as a state stores them."""
     stored: dict = {}
-    for step, kept in fusion.kept.items():
-        for frame, x0 in kept.items():
+    for step, of_step in kept.items():
+        for frame, x0 in of_step.items():
             if frames is None or frame in frames:
                 # (channels, ..., h, w) -> (tokens, channels), as hidden states are stored
                 values = x0.flatten(1).T.contiguous().cpu()
