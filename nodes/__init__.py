@@ -11,6 +11,7 @@ from . import (
     fusion,
     motion,
     noise,
+    propagate,
     rerender,
     sampling,
     state,
@@ -25,6 +26,7 @@ NODES = [
     *motion.NODES,
     *fusion.NODES,
     *rerender.NODES,
+    *propagate.NODES,
     *consistency.NODES,
     *demo.NODES,
 ]

@@ -31,6 +31,7 @@ ROOMS = [
     "consistency",
     "motion",
     "encoding",
+    "propagate",
     "noise",
     "rows",
     "neighbours",

@@ -13,6 +13,7 @@ from ..model.carried import settings_of
 from ..model.motion import checked_motion
 from ..orders.checks import check_carries
 from ..orders.sampler_nodes import Sampled, sample_ksampler
+from ..propagate import check_motion
 from ..state.continuation import Continuation
 from .passes import Rerendering
 from .pictures import Pictures
@@ -73,7 +74,7 @@ def sample_rerender(
     stages.check(motion is not None or len(images) == 1)
     if motion is not None:
         motion = checked_motion(motion)
-        check_motion(motion, images)
+        check_motion(motion, images, "images")
     _check_model(model, len(images))
     _check_sampler(model, stages, sampling)
     _check_latent(latent_image, images, stages)
@@ -83,25 +84,6 @@ def sample_rerender(
         model=model, latent=latent, resuming_node=resuming_node, passes=passes, **sampling
     )
     return Rerendered(sampled, passes.clip())
-
-
-def check_motion(motion, images: Tensor) -> None:
-    """Raise BadInputError unless a motion can be that of a clip, (frames, height, width, c)."""
-    frames, height, width = images.shape[:3]
-    if motion.frames != frames:
-        raise BadInputError(
-            "motion",
-            f"it is that of {motion.frames} frames, but there are {frames} images.",
-            "Connect the same frames to CrossFrameMotion and here.",
-        )
-    rows, columns = motion.size
-    if abs(height * columns - width * rows) > max(rows, columns, height, width):
-        raise BadInputError(
-            "motion",
-            f"it is that of pictures of {columns} x {rows} pixels, but the images have "
-            f"{width} x {height}, which is another shape.",
-            "Connect the same frames to CrossFrameMotion and here.",
-        )
 
 
 def _check_model(model, frames: int) -> None:
