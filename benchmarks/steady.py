@@ -46,13 +46,17 @@ class Row:
     """A row of the tables.
 
     attention, fusion: inputs of the nodes CrossFrameAttention and CrossFrameFusion, or None without
-    them. motion: EXACT or ESTIMATED. noise: an option of CrossFrameNoise.
+    them. motion: EXACT or ESTIMATED. noise: an option of CrossFrameNoise. rerender: inputs of
+    CrossFrameRerender, which then takes the sampler's place. every: every how many frames are
+    painted; CrossFramePropagate makes the others.
     """
 
     attention: dict[str, Any] | None = None
     fusion: dict[str, Any] | None = None
     motion: str = EXACT
     noise: str = SAME
+    rerender: dict[str, Any] | None = None
+    every: int = 1
 
 
 KEYFRAMES = {"references": "keyframes"}
@@ -77,6 +81,17 @@ ROWS: dict[str, Row] = {
         )
         for motion in (ESTIMATED, EXACT)
     },
+}
+FIRST_AND_PREVIOUS = {"references": "first + previous"}
+ROWS |= {
+    f"{name}, {motion}": Row(attention, fusion, motion, rerender=rerender, every=every)
+    for name, attention, fusion, rerender, every in (
+        ("rerender", FIRST_AND_PREVIOUS, None, {}, 1),
+        ("rerender, one pass", FIRST_AND_PREVIOUS, None, {"pixel_fusion_strength": 0.0}, 1),
+        ("every 4th frame, fused to keyframes", None, FUSED, None, 4),
+        ("every 8th frame, fused to keyframes", None, FUSED, None, 8),
+    )
+    for motion in (ESTIMATED, EXACT)
 }
 USUAL = {"start_percent": 0.0, "end_percent": 1.0}
 
@@ -156,46 +171,94 @@ class Painter:
 
     def _edit(self, row: Row, number: int, clip: world.Clip, prompt: str, seed: int) -> Tensor:
         """Edit one clip; return (frames, 3, SIZE, SIZE)."""
+        from ..nodes.propagate import CrossFrameKeyframes, CrossFramePropagate
+
+        source = world.render(clip, world.PLAIN).movedim(1, -1)
+        moves = row.fusion is not None or row.rerender is not None or row.every > 1
+        motion = self._motion(row.motion, number, clip, source) if moves else None
+        if row.every == 1:
+            painted = self._painted(row, source, motion, self.keyframes, prompt, seed)
+        else:
+            images, chosen, names = CrossFrameKeyframes.execute(source, motion, row.every).args
+            every = ", ".join(map(str, range(len(images))))
+            some = self._painted(row, images, chosen, every, prompt, seed)
+            (painted,) = CrossFramePropagate.execute(some, source, motion, names).args
+        return painted.movedim(-1, 1).clone()
+
+    def _painted(
+        self, row: Row, images: Tensor, motion: Any, keyframes: str, prompt: str, seed: int
+    ) -> Tensor:
+        """Paint frames, (frames, SIZE, SIZE, 3). keyframes: their numbers among these."""
+        import nodes
+
+        _, text, vae, control = self.demo[:4]
+        conds = tuple(nodes.CLIPTextEncode().encode(text, words)[0] for words in (prompt, ""))
+        conds = nodes.ControlNetApplyAdvanced().apply_controlnet(
+            *conds, control, images, 1.0, 0.0, 1.0
+        )
+        model = self._patched(row, motion, keyframes)
+        if row.rerender is not None:
+            return self._rerendered(row, model, conds, images, motion, seed)
+        samples = self._sampled(row, model, conds, images, seed)
+        pictures: Tensor = nodes.VAEDecode().decode(vae, samples)[0]
+        return pictures
+
+    def _rerendered(
+        self, row: Row, model: Any, conds: tuple, images: Tensor, motion: Any, seed: int
+    ) -> Tensor:
+        from ..nodes.rerender import CrossFrameRerender
+
+        options = self.options
+        pictures: Tensor = CrossFrameRerender.execute(
+            model=model,
+            vae=self.demo[2],
+            images=images,
+            positive=conds[0],
+            negative=conds[1],
+            seed=seed,
+            steps=options.steps,
+            cfg=options.guidance,
+            sampler_name="ddim",
+            scheduler="normal",
+            denoise=options.strength,
+            frame_noise=row.noise,
+            motion=motion,
+            **(row.rerender or {}),
+        ).args[1]
+        return pictures
+
+    def _sampled(self, row: Row, model: Any, conds: tuple, images: Tensor, seed: int) -> dict:
         from comfy_extras import nodes_custom_sampler as custom
 
         import nodes
 
         from ..nodes.noise import CrossFrameNoise
 
-        model, text, vae, control = self.demo[:4]
-        source = world.render(clip, world.PLAIN)
-        images = source.movedim(1, -1)
-        conds = tuple(nodes.CLIPTextEncode().encode(text, words)[0] for words in (prompt, ""))
-        conds = nodes.ControlNetApplyAdvanced().apply_controlnet(
-            *conds, control, images, 1.0, 0.0, 1.0
-        )
-        model = self._patched(model, row, number, clip, images)
         (noise,) = custom.RandomNoise.execute(seed).args
         (noise,) = CrossFrameNoise.execute(noise, row.noise).args
         (guider,) = custom.CFGGuider.execute(model, *conds, self.options.guidance).args
         (sampler,) = custom.KSamplerSelect.execute("ddim").args
         how = ("normal", self.options.steps, self.options.strength)
         (sigmas,) = custom.BasicScheduler.execute(model, *how).args
-        (latent,) = nodes.VAEEncode().encode(vae, images)
-        sampled = custom.SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, latent)
-        return nodes.VAEDecode().decode(vae, sampled.args[0])[0].movedim(-1, 1).clone()
+        (latent,) = nodes.VAEEncode().encode(self.demo[2], images)
+        return custom.SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, latent).args[0]
 
-    def _patched(self, model, row: Row, number: int, clip: world.Clip, images: Tensor):
+    def _patched(self, row: Row, motion: Any, keyframes: str):
         """Return the MODEL after the nodes of a row."""
         from ..nodes.attention import CrossFrameAttention
         from ..nodes.fusion import CrossFrameFusion
 
+        model = self.demo[0]
         if row.attention is not None:
             usual = {"include_self": False, "layers": "all", "frames_per_batch": 0, **USUAL}
             inputs = {**usual, **row.attention}
             if "keyframes" in inputs["references"]:
-                inputs["keyframes"] = self.keyframes
+                inputs["keyframes"] = keyframes
             (model,) = CrossFrameAttention.execute(model=model, **inputs).args
         if row.fusion is not None:
             inputs = {"strength": 1.0, "start_percent": 0.0, "end_percent": 0.9, **row.fusion}
             if inputs["to"] == "keyframes":
-                inputs["keyframes"] = self.keyframes
-            motion = self._motion(row.motion, number, clip, images)
+                inputs["keyframes"] = keyframes
             (model,) = CrossFrameFusion.execute(model=model, motion=motion, **inputs).args
         return model
 

@@ -37,6 +37,7 @@ VALUES = {
     "CrossFrameAttention": {"references": "first", "layers": "all"},
     "KSampler": SAMPLING,
     "CrossFrameKSampler": SAMPLING,
+    "CrossFrameRerender": SAMPLING,
 }
 CLIP_SECONDS = 32 / 12
 PROMPTS = {
@@ -46,6 +47,8 @@ PROMPTS = {
     "Steady restyle": "a cold drawing",
     "Steady restyle (SDXL)": "a neon drawing",
     "Long clip in chunks": "a dark drawing",
+    "Rerender a video": "a pastel drawing",
+    "Every eighth frame (fast)": "a neon drawing",
 }
 
 
@@ -103,11 +106,14 @@ def _replace_files(prompt: dict) -> None:
 
 def _save_images(prompt: dict) -> None:
     """Save the frames that are painted from and those that are painted, and nothing else."""
-    images = _keys(prompt, "ImageScale") + _keys(prompt, "VAEDecode")
+    painted = _keys(prompt, "CrossFramePropagate") or _keys(prompt, "VAEDecode")
+    rerendered = _keys(prompt, "CrossFrameRerender")
+    images = _keys(prompt, "ImageScale") + painted + rerendered
     for key in _keys(prompt, "SaveVideo"):
         del prompt[key]
     for number, key in enumerate(images):
-        inputs = {"images": [key, 0]}
+        output = 1 if key in rerendered else 0
+        inputs = {"images": [key, output]}
         prompt[f"{SAVE}{number}"] = {"class_type": "PreviewImage", "inputs": inputs}
 
 

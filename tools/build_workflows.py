@@ -17,6 +17,7 @@ from workflows.chunks import chunks
 from workflows.graph import Graph
 from workflows.models import SD15, SDXL
 from workflows.reference import reference
+from workflows.rerender import every_eighth, rerender
 from workflows.restyle import restyle
 from workflows.transformers import edit, restyle_transformer
 from workflows.try_it import try_it
@@ -36,6 +37,8 @@ EXAMPLES = {
     "Steady restyle": partial(restyle, family=SD15, steady=True),
     "Steady restyle (SDXL)": partial(restyle, family=SDXL, steady=True),
     STEADY_TRANSFORMER: partial(restyle_transformer, steady=True),
+    "Rerender a video": rerender,
+    "Every eighth frame (fast)": every_eighth,
     EDIT: edit,
     "Long clip in chunks": chunks,
     REFERENCE: reference,

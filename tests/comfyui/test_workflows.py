@@ -34,8 +34,20 @@ TRANSFORMERS = [RESTYLE, EDIT]
 STEADY = "Steady restyle.json"
 STEADY_SDXL = "Steady restyle (SDXL).json"
 STEADY_TRANSFORMER = "Steady restyle (Z-Image-Turbo).json"
+RERENDER = "Rerender a video.json"
+EIGHTH = "Every eighth frame (fast).json"
 STEADY_ONES = [STEADY, STEADY_SDXL, STEADY_TRANSFORMER]
-FILES = [TRY_IT, *EXAMPLES.values(), SDXL, CHUNKS, REFERENCE, *TRANSFORMERS, *STEADY_ONES]
+FILES = [
+    TRY_IT,
+    *EXAMPLES.values(),
+    SDXL,
+    CHUNKS,
+    REFERENCE,
+    *TRANSFORMERS,
+    *STEADY_ONES,
+    RERENDER,
+    EIGHTH,
+]
 STEPS = 2
 SIZE_OUT = (96, 64)  # as a model wants it
 SAVE_LATENT = 1000  # a node id that no example has
@@ -249,6 +261,30 @@ def test_the_first_example_shows_the_difference(server, tried):
             near[node["pos"][1]] = float(text.splitlines()[1].split()[1])
     plain, steady = (near[height] for height in sorted(near))  # the plain branch is above
     assert plain > 8 * steady  # 16 times, as measured: the stock sampler's noise differs per frame
+
+
+@pytest.mark.parametrize("file", [RERENDER, EIGHTH])
+def test_the_examples_with_two_passes_or_keyframes_paint_every_frame(server, object_info, file):
+    import av
+
+    changes = {
+        "LoadVideo": {"file": "clip.mp4"},
+        "ImageScale": {"width": SIZE_OUT[0], "height": SIZE_OUT[1]},
+        "CrossFrameRerender": {"steps": STEPS},
+        "CrossFrameKeyframes": {"every": 3},
+        "KSampler": {"steps": STEPS},
+    }
+    present = {node["type"] for node in read_file(file)["nodes"]}
+    changes = {kind: values for kind, values in changes.items() if kind in present}
+    workflow, prompt = prepare(object_info, file, changes, "no sampler")
+    outcome = server.run(prompt, workflow)
+    assert outcome.end == "execution_success", outcome.messages[-1]
+    (video,) = server.outputs(outcome, node_of(workflow, "SaveVideo")["id"])
+    with av.open(str(video)) as container:
+        images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(images) == FRAMES
+    assert images[0].shape == (SIZE_OUT[1], SIZE_OUT[0], 3)
+    assert all(image.std() > 5 for image in images)
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)

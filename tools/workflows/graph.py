@@ -14,7 +14,10 @@ COLORS = {
     "CrossFrameDemoModel": HIGHLIGHT,
     "CrossFrameFusion": HIGHLIGHT,
     "CrossFrameKSampler": HIGHLIGHT,
+    "CrossFrameKeyframes": HIGHLIGHT,
     "CrossFrameMotion": HIGHLIGHT,
+    "CrossFramePropagate": HIGHLIGHT,
+    "CrossFrameRerender": HIGHLIGHT,
     "MarkdownNote": {"color": "#432", "bgcolor": "#653"},
 }
 AUTOGROW = "COMFY_AUTOGROW_V3"
