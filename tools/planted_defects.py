@@ -58,6 +58,8 @@ VAE_ENCODE = "tests/comfyui/test_vae_encode.py"
 WEIGHTS = "tests/comfyui/test_weights.py"
 KEYFRAMES = "tests/comfyui/test_keyframes.py"
 FUSION = "tests/comfyui/test_fusion.py"
+RERENDER = "tests/comfyui/test_rerender.py"
+PROPAGATE = "tests/motion/test_propagate.py"
 FUSE = "tests/latents/test_fuse.py"
 MOTION = "tests/motion/test_motion.py"
 COMFY_MOTION = "tests/comfyui/test_motion.py"
@@ -763,6 +765,125 @@ DEFECTS = [
         "left = left - share",
         "left = left - share / 2",
         FUSE,
+    ),
+    Defect(
+        "rerender: the second pass begins with what the first ended with",
+        "attention/run.py",
+        "        if run.rehearses:\n            return\n",
+        "",
+        RERENDER,
+    ),
+    Defect(
+        "rerender: the evaluations of a second pass count on",
+        "attention/run.py",
+        'from {self.step} to {step}")\n        self.step = step',
+        'from {self.step} to {step}")',
+        RERENDER,
+    ),
+    Defect(
+        "rerender: a second pass gets the noise of the start",
+        "hosts/comfy/rerender/between_steps.py",
+        "            self._remembered(*levels)\n",
+        "            self.made.append(levels)\n",
+        RERENDER,
+    ),
+    Defect(
+        "rerender: what lies outside a mask is changed too",
+        "hosts/comfy/rerender/between_steps.py",
+        "x = changed if mask is None else torch.lerp(x, changed, mask.to(x))",
+        "x = changed",
+        RERENDER,
+    ),
+    Defect(
+        "rerender: the first result does not lie on top",
+        "hosts/comfy/rerender/passes.py",
+        "for other in (place - 1, first)",
+        "for other in (first, place - 1)",
+        RERENDER,
+    ),
+    Defect(
+        "rerender: the predictions of first frames are lost with an interruption",
+        "hosts/comfy/rerender/passes.py",
+        "given = predictions_in(taken.state.stored, taken.finished[0][0].shape[1:])",
+        "pass",
+        RERENDER,
+    ),
+    Defect(
+        "rerender: the noise that the model has found is not kept",
+        "hosts/comfy/rerender/changes.py",
+        "return x + clean(self.scaling, sigma, held) - clean(self.scaling, sigma, x0), held",
+        "return x + held - x0 - 0.1 * (x - x0), held",
+        RERENDER,
+    ),
+    Defect(
+        "rerender: samplers that plan several steps are taken",
+        "hosts/comfy/rerender/single_steps.py",
+        "return max(means, deviations) < allowed",
+        "return True",
+        RERENDER,
+    ),
+    Defect(
+        "adain: deviations are left as they are",
+        "latents/adain.py",
+        "return (latent - own.mean) / own.deviation * wanted.deviation + wanted.mean",
+        "return latent - own.mean + wanted.mean",
+        "tests/latents/test_adain.py",
+    ),
+    Defect(
+        "renoise: noise becomes weaker where the target counts",
+        "latents/renoise.py",
+        "share = torch.maximum(1 - weight, keeps_level)",
+        "share = 1 - weight",
+        "tests/latents/test_renoise.py",
+    ),
+    Defect(
+        "fidelity: correction is never left out",
+        "latents/fidelity.py",
+        "return torch.where(failed, latent, corrected)",
+        "return corrected",
+        "tests/latents/test_fidelity.py",
+    ),
+    Defect(
+        "colours: grey is spread over all colours",
+        "latents/colours.py",
+        "np.unique(mine.round(), return_counts=True)",
+        "np.unique(mine, return_counts=True)",
+        "tests/latents/test_colours.py",
+    ),
+    Defect(
+        "loose layers: the innermost level stays in",
+        "attention/layers.py",
+        "if channels[layer] < widest]",
+        "if channels[layer] <= widest]",
+        "tests/attention/test_layers.py",
+    ),
+    Defect(
+        "propagate: the nearer keyframe is taken, right or wrong",
+        "motion/propagate.py",
+        "odds = (costs[1] - costs[0]) / TOLERANCE + ",
+        "odds = 0 * costs[0] + ",
+        PROPAGATE,
+    ),
+    Defect(
+        "propagate: colours jump from one keyframe to the next",
+        "motion/propagate.py",
+        "share = torch.sigmoid(odds)",
+        "share = (odds > 0).to(odds)",
+        PROPAGATE,
+    ),
+    Defect(
+        "propagate: keyframes are carried too",
+        "hosts/comfy/propagate.py",
+        "        if frame in place:\n",
+        "        if frame in place and frame in (0, len(source) - 1):\n",
+        "tests/comfyui/test_propagate.py",
+    ),
+    Defect(
+        "gradients: differences are taken the wrong way round",
+        "motion/gradients.py",
+        "divergence[..., 1:, :] -= down[..., :-1, :]",
+        "divergence[..., 1:, :] += down[..., :-1, :]",
+        PROPAGATE,
     ),
     Defect(
         "fusion: its strength stays as it is at the start",

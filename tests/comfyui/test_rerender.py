@@ -354,6 +354,49 @@ def test_colours_are_matched_to_the_first_result(demo):
     assert away(matched[1]) < away(kept[1])
 
 
+def test_a_transformer(images):
+    """In flow matching a latent is made of other shares of picture and noise."""
+    from crossframe.demo.in_comfyui import conditions, load_in_comfyui
+
+    import nodes
+
+    dit = load_in_comfyui("DiT")
+    with torch.inference_mode():
+        positive, negative = conditions(dit, "a neon drawing", images)
+    inputs = {"positive": positive, "negative": negative, "cfg": 1.0, "steps": 4}
+    model = tiny.patch(dit[0], layers="mid + up")
+    plain, nearly, whole = (
+        execute(**{**prepared_for(dit, images, model, **stages), **inputs})[0]["samples"]
+        for stages in ({}, {"pixel_fusion_strength": 1e-7}, ALL)
+    )
+    assert tiny.error(nearly, plain) < 1e-3
+    assert whole.isfinite().all()
+    assert tiny.error(whole[:1], plain[:1]) < 1e-4
+    assert tiny.error(whole[1:], plain[1:]) > 0.02
+    with torch.inference_mode():
+        latent = nodes.VAEEncode().encode(dit[2], images)[0]["samples"]
+    assert 0.3 < whole.std() / latent.std() < 3  # nothing has run away
+
+
+def prepared_for(demo, images, model, **stages):
+    """The node's inputs for a model that takes no ControlNet."""
+    inputs = {
+        "model": model,
+        "vae": demo[2],
+        "images": images,
+        "seed": SEED,
+        "sampler_name": "euler",
+        "scheduler": "simple",
+        "denoise": 0.8,
+        "frame_noise": tiny.SAME,
+        **OFF,
+        **stages,
+    }
+    if stages:
+        inputs["motion"] = Drift(len(images), images.shape[1])
+    return inputs
+
+
 WRONG = {
     "no motion": (
         {"motion": None, **ALL},
