@@ -76,8 +76,7 @@ class CrossFramePropagate(io.ComfyNode):
             search_aliases=["EbSynth", "interpolate keyframes", "propagate style", "tweening"],
             description=(
                 "Makes all frames of a video out of painted keyframes: they are carried along the "
-                "motion of the source. No model is run, so painting every 8th frame takes about "
-                "an eighth of the time."
+                "motion of the source. No model is run between keyframes."
             ),
             inputs=[
                 io.Image.Input(

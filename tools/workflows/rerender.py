@@ -38,7 +38,7 @@ one pass.
 EIGHTH_START = f"""## Paint every eighth frame
 
 Only every eighth frame is painted, all of them together. The frames between are carried along the
-motion of the video. So a long video takes about an eighth of the time.
+motion of the video. So the model paints an eighth of the frames.
 
 **1.** Choose your video in *Load Video*.
 
