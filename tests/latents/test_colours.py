@@ -34,6 +34,26 @@ def test_a_picture_like_itself_stays():
     assert (with_colours_of(picture, picture) - picture).abs().mean() < 0.01
 
 
+def test_a_smooth_passage_stays_smooth():
+    """Colours that are closer than one unit of the colour space do not become steps."""
+    lab = torch.full((4, 200, 3), 60.0)
+    lab[..., 1], lab[..., 2] = torch.linspace(-15, 15, 200), torch.linspace(-10, 10, 200)
+    ramp, wider = (
+        torch.from_numpy(color.lab2rgb((lab * torch.tensor(scale)).numpy())).float()
+        for scale in ([1.0, 1.0, 1.0], [1.0, 1.5, 1.5])
+    )
+    found = color.rgb2lab(with_colours_of(ramp, wider).numpy())[0]
+    assert (np.diff(found[:, 1:], axis=0) > 0).mean() > 0.95
+    expected = color.rgb2lab(wider.numpy())[0]
+    assert np.abs(found[:, 1:] - expected[:, 1:]).max() < 1.5
+
+
+def test_the_colours_of_a_grey_picture_are_none():
+    grey = torch.linspace(0.2, 0.8, 64)[None, :, None].expand(16, 64, 3)
+    found = with_colours_of(shipped("astronaut"), grey)
+    assert (found - found.mean(dim=-1, keepdim=True)).abs().max() < 0.01
+
+
 def test_grey_takes_the_middle_colour_and_no_noise():
     """Rounding errors of grey must not be spread over all colours."""
     ramp = torch.linspace(0.2, 0.8, 64)[None, :, None].expand(16, 64, 3)

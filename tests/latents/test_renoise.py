@@ -27,9 +27,13 @@ def test_the_noise_level_stays(weight):
         assert torch.allclose(found, half, atol=1e-5)
 
 
-def test_every_place_has_its_own_weight():
+@pytest.mark.parametrize("before", [(), (1,), (1, 4)], ids=["a frame", "4-D", "5-D"])
+def test_every_place_has_its_own_weight(before):
+    shape = (*before[:1], 4, *before[1:], 64, 64)
+    clean, noise, target = torch.randn(3, *shape, generator=torch.Generator().manual_seed(3))
     weight = torch.zeros(64, 64)
     weight[:, 32:] = 1
-    found = renoised(CLEAN, NOISE, TARGET, weight)
-    assert torch.equal(found[..., :32], (CLEAN + NOISE)[..., :32])
-    assert torch.allclose(found[..., 32:], TARGET[..., 32:])
+    found = renoised(clean, noise, target, weight)
+    assert found.shape == shape
+    assert torch.equal(found[..., :32], (clean + noise)[..., :32])
+    assert torch.allclose(found[..., 32:], target[..., 32:])

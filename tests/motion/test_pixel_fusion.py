@@ -1,6 +1,7 @@
 """Soft masks of hidden places, and pictures that are laid over one another along the motion."""
 
 import numpy as np
+import pytest
 import torch
 from crossframe.motion import PairMotion, pixel_grid
 from crossframe.motion.occlusion import on_cells, soft_occlusion
@@ -22,14 +23,20 @@ def hole():
     return trust
 
 
-def test_soft_occlusion_is_that_of_the_published_code():
-    """Widened by a square of 9 pixels, blurred by a kernel of 9, and hidden where it was hidden."""
-    hidden = 1 - hole().numpy()
+def doubtful():
+    """A trust that is nowhere whole and nowhere gone."""
+    return 1 - 0.4 * torch.rand(SIZE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("trust", [hole(), doubtful()], ids=["holes", "doubtful"])
+def test_soft_occlusion_is_that_of_the_published_code(trust):
+    """Widened by a square of 9 pixels, blurred by a kernel of 9, and the doubts are added."""
+    hidden = 1 - trust.numpy()
     wide = ndimage.maximum_filter(hidden, size=9, mode="constant")
     weights = np.exp(-0.5 * (np.arange(-4, 5) / 18) ** 2)
     kernel = np.outer(weights, weights) / weights.sum() ** 2
     expected = np.clip(ndimage.convolve(wide, kernel, mode="mirror") + hidden, 0, 1)
-    assert np.allclose(soft_occlusion(hole()).numpy(), expected, atol=1e-5)
+    assert np.allclose(soft_occlusion(trust).numpy(), expected, atol=1e-5)
 
 
 def test_what_is_seen_everywhere_is_not_hidden():
