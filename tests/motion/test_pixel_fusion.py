@@ -66,6 +66,14 @@ def test_holes_show_what_is_below():
     assert torch.allclose(hidden, soft_occlusion(hole()))
 
 
+def test_seams_are_soft():
+    """Around a hole, the picture below shines through as the soft mask says."""
+    below, top = torch.zeros(*SIZE, 3), torch.ones(*SIZE, 3)
+    picture, _ = laid_over(below, [(top, still(hole()))])
+    assert torch.allclose(picture, 1 - soft_occlusion(hole())[..., None].expand_as(picture))
+    assert ((picture > 0.1) & (picture < 0.9)).sum() > 100
+
+
 def test_pictures_are_brought_along_the_motion():
     other = torch.rand(*SIZE, 3, generator=torch.Generator().manual_seed(0))
     moved = PairMotion(still().positions + torch.tensor([2.0, 0.0]), torch.ones(SIZE))
