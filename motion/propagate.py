@@ -1,25 +1,30 @@
 """Frames between keyframes: bring the keyframes' pictures along the motion.
 
-It is the last stage of Rerender A Video (Yang et al. 2023, section 4.3): each frame is carried from
-the keyframes before and after it, the one that explains the source better is chosen for every
-place, and seams are blended in gradients. There, an external program matches patches (EbSynth,
-Jamriska et al. 2019); here, the motion says where things lie.
+It is the last stage of Rerender A Video (Yang et al. 2023): each frame is carried from the
+keyframes before and after it, and for every place the one that explains the source better counts.
+There, an external program matches patches (EbSynth, Jamriska et al. 2019); here, the motion says
+where things lie. There, seams are blended in gradients; here, both pictures get the same colours
+before they are mixed, which leaves no seams to blend and no stains around moving things
+(`docs/propagation.md`).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
-from .gradients import from_gradients, gradients
 from .pair import PairMotion
+from .resample import carried_sharply
+from .smooth import blurred, slow_part
 
 DISTRUST = 0.5  # RGB; by how much what is not trusted counts as worse explained
-TOLERANCE = 0.03  # RGB; so much worse explained counts e times less
-REACH = 1 / 32  # of the longer side; what is larger than this changes gradually over time
-COHERENT = 1 / 100  # of the longer side; over this distance places are chosen together
+TOLERANCE = 0.02  # RGB; so much worse explained counts e times less
+ALIKE = 0.05  # RGB; colours are compared e times less where the source is worse explained by this
+COHERENT = 1 / 400  # of the longer side; over this distance places are chosen together
+LEAST_COHERENT = 0.3  # pixels
+SOFT = 1 / 256  # of the longer side; over this distance one picture passes over into the other
 
 
 @dataclass(frozen=True)
@@ -40,43 +45,52 @@ def propagated(source: Tensor, neighbours: Sequence[Neighbour]) -> Tensor:
     """Return the picture of a frame between one or two keyframes, (3, h, w).
 
     source: the frame, (3, h, w), RGB in 0..1.
-    Where one keyframe explains the source much better, detail and colour come from it. Where both
-    do, detail comes from the better one, and colours pass over from one to the other in time, so
-    that nothing jumps. Where neither does, the less wrong of both is taken.
+    Where one keyframe explains the source much better, the picture comes from it. Where both do,
+    they are mixed by their distance in time. Where neither does, the less wrong of both is taken.
     """
-    carried = [neighbour.motion.carry(neighbour.picture) for neighbour in neighbours]
+    carried = [carried_sharply(beside.motion, beside.picture) for beside in neighbours]
     if len(neighbours) == 1:
         return carried[0]
-    radius = COHERENT * max(source.shape[-2:])
-    costs = [_cost(source, neighbour, radius) for neighbour in neighbours]
-    near = [1 / neighbour.distance for neighbour in neighbours]
-    # The share of the first of both at every place, (h, w).
-    odds = (costs[1] - costs[0]) / TOLERANCE + torch.tensor(near[0] / near[1]).log()
-    share = torch.sigmoid(odds)
-    chosen = _blurred((share > 0.5).to(share), max(radius / 2, 0.5))
-    colours = share * carried[0] + (1 - share) * carried[1]
-    (right, down), (right_other, down_other) = map(gradients, carried)
-    reach = REACH * max(source.shape[-2:])
-    picture = from_gradients(
-        chosen * right + (1 - chosen) * right_other,
-        chosen * down + (1 - chosen) * down_other,
-        colours,
-        reach,
-    )
-    return picture.clamp(0, 1)
+    misses = [_miss(source, beside) for beside in neighbours]
+    first, second = _with_equal_colours(carried, misses, neighbours)
+    share = _share_of_first(misses, neighbours)
+    return (share * first + (1 - share) * second).clamp(0, 1)
 
 
-def _cost(source: Tensor, neighbour: Neighbour, radius: float) -> Tensor:
-    """Return how badly a keyframe explains each place of a frame, (h, w), in RGB."""
-    explained = neighbour.motion.carry(neighbour.source)
-    error = (source - explained).abs().mean(dim=0)
-    return _blurred(error + DISTRUST * (1 - neighbour.motion.trust), radius)
+def _miss(source: Tensor, neighbour: Neighbour) -> Tensor:
+    """Return how far a keyframe's source, carried to a frame, is off its source, (h, w), in RGB."""
+    explained = carried_sharply(neighbour.motion, neighbour.source)
+    radius = max(COHERENT * max(source.shape[-2:]), LEAST_COHERENT)
+    return blurred((source - explained).abs().mean(dim=0), radius)
 
 
-def _blurred(values: Tensor, radius: float) -> Tensor:
-    """Return values blurred by a Gaussian. values: (h, w). radius: its deviation in pixels."""
-    half = max(round(2 * radius), 1)
-    half = min(half, min(values.shape) - 1)  # the rim is mirrored, so there must be enough inside
-    size = 2 * half + 1
-    blurred: Tensor = gaussian_blur2d(values[None, None], (size, size), (radius, radius))
-    return blurred[0, 0]
+def _share_of_first(misses: Sequence[Tensor], neighbours: Sequence[Neighbour]) -> Tensor:
+    """Return how much the first of two keyframes counts at every place, 0 to 1, (h, w).
+
+    Trust is not blurred before both are compared: its rim is where something comes out from behind
+    something else, and there one picture is right and the other one wrong.
+    """
+    one, other = neighbours
+    costs = [
+        miss + DISTRUST * (1 - beside.motion.trust)
+        for miss, beside in zip(misses, neighbours, strict=True)
+    ]
+    in_time = math.log(other.distance / one.distance)
+    share = torch.sigmoid((costs[1] - costs[0]) / TOLERANCE + in_time)
+    return blurred(share, SOFT * max(share.shape))
+
+
+def _with_equal_colours(
+    carried: Sequence[Tensor], misses: Sequence[Tensor], neighbours: Sequence[Neighbour]
+) -> tuple[Tensor, Tensor]:
+    """Return two carried pictures, (3, h, w), with the colours that are due at this time.
+
+    How they differ is compared where both show the same. What changes slowly of it passes over from
+    one to the other in time, everywhere: also a place that only one of them shows follows, so it
+    neither stands out from what is around it nor jumps.
+    """
+    one, other = neighbours
+    alike = torch.exp(-(misses[0] + misses[1]) / ALIKE)
+    difference = slow_part(carried[1] - carried[0], one.motion.trust * other.motion.trust * alike)
+    passed = one.distance / (one.distance + other.distance)
+    return carried[0] + passed * difference, carried[1] - (1 - passed) * difference

@@ -18,6 +18,10 @@ from .model.motion import checked_motion
 from .model.policy import frames_in
 
 FROM_SAME_CLIP = "Connect the same frames to CrossFrameMotion and here."
+FROM_MOTION = (
+    "Connect the output 'motion' of CrossFrameMotion. That of CrossFrameKeyframes is only for the "
+    "nodes that paint the keyframes."
+)
 
 
 def pick_keyframes(
@@ -48,6 +52,8 @@ def propagate(images: Tensor, source: Tensor, motion: Any, keyframes: str) -> Te
     check_motion(motion, source, "source")
     numbers = _named(keyframes, len(source)) or list(getattr(motion, "keyframes", ()))
     _check_images(images, source, numbers)
+    for name, pictures in (("images", images), ("source", source)):
+        _check_values(name, pictures)
     place = {number: row for row, number in enumerate(numbers)}
     frames = images.new_empty(len(source), *images.shape[1:3], 3, dtype=torch.float32)
     bar = comfy.utils.ProgressBar(len(source))
@@ -117,18 +123,13 @@ def check_motion(motion: Motion, pictures: Tensor, name: str) -> None:
 
     name: the input that the clip came in by.
     """
-    if pictures.ndim != 4 or min(pictures.shape) == 0:
-        raise BadInputError(
-            name,
-            f"it is not a batch of pictures, but has the shape {tuple(pictures.shape)}.",
-            "Connect the frames as an IMAGE.",
-        )
+    _check_batch(name, pictures)
     frames, height, width = pictures.shape[:3]
     if motion.frames != frames:
         raise BadInputError(
             "motion",
             f"it is that of {motion.frames} frames, but {name} has {frames}.",
-            FROM_SAME_CLIP,
+            FROM_MOTION if isinstance(motion, ChosenFrames) else FROM_SAME_CLIP,
         )
     if not _same_shape(motion.size, (height, width)):
         rows, columns = motion.size
@@ -140,7 +141,29 @@ def check_motion(motion: Motion, pictures: Tensor, name: str) -> None:
         )
 
 
+def _check_batch(name: str, pictures: Tensor) -> None:
+    if pictures.ndim != 4 or min(pictures.shape) == 0:
+        raise BadInputError(
+            name,
+            f"it is not a batch of pictures, but has the shape {tuple(pictures.shape)}.",
+            "Connect the frames as an IMAGE.",
+        )
+
+
+def _check_values(name: str, pictures: Tensor) -> None:
+    """Raise BadInputError if a picture has values that would spread to others."""
+    for number, picture in enumerate(pictures):
+        if not picture.isfinite().all():
+            raise BadInputError(
+                name,
+                f"picture {number}, counted from 0, has values that are nan or infinite.",
+                "Make it again. A common cause is a VAE that decodes in half precision (start "
+                "ComfyUI with --fp32-vae).",
+            )
+
+
 def _check_images(images: Tensor, source: Tensor, numbers: Sequence[int]) -> None:
+    _check_batch("images", images)
     if not numbers:
         raise BadInputError(
             "keyframes",
