@@ -175,7 +175,7 @@ class Painter:
 
         source = world.render(clip, world.PLAIN).movedim(1, -1)
         moves = row.fusion is not None or row.rerender is not None or row.every > 1
-        motion = self._motion(row.motion, number, clip, source) if moves else None
+        motion = self.motion(row.motion, number, clip, source) if moves else None
         if row.every == 1:
             painted = self._painted(row, source, motion, self.keyframes, prompt, seed)
         else:
@@ -262,7 +262,7 @@ class Painter:
             (model,) = CrossFrameFusion.execute(model=model, motion=motion, **inputs).args
         return model
 
-    def _motion(self, kind: str, number: int, clip: world.Clip, images: Tensor):
+    def motion(self, kind: str, number: int, clip: world.Clip, images: Tensor):
         """Return the motion of a clip, which is found once."""
         from ..nodes.motion import CrossFrameMotion
 
