@@ -13,6 +13,7 @@ from crossframe.benchmarks import (
     motion,
     moving_photos,
     prompts,
+    propagation,
     speed,
 )
 from crossframe.benchmarks import consistency as benchmark
@@ -206,3 +207,22 @@ def test_the_share_of_hits_counts_what_pictures_show():
     found = prompts.interval([[True, True, False], [], [True]])
     assert found.mean == 0.75
     assert 0 < found.low < 0.75 < found.high <= 1
+
+
+def test_frames_between_keyframes_are_held_or_faded():
+    task = propagation.Task(torch.zeros(9, 1, 1, 3), None, (0, 4, 8))
+    pictures = torch.tensor([0.0, 0.4, 1.0])[:, None, None, None].expand(3, 1, 1, 3)
+    held, faded = (
+        make(pictures, task)[:, 0, 0, 0] for make in (propagation.held, propagation.faded)
+    )
+    assert held.tolist() == pytest.approx([0, 0, 0, 0.4, 0.4, 0.4, 0.4, 1, 1])
+    assert faded.tolist() == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.55, 0.7, 0.85, 1])
+
+
+def test_frames_made_in_another_way_keep_the_keyframes():
+    task = propagation.Task(torch.zeros(9, 4, 4, 3), None, (0, 4, 8))
+    edits = torch.rand(2, 2, 9, 3, 4, 4)
+    made = propagation._made_again(edits, [task, task], propagation.faded)
+    assert made.shape == edits.shape
+    assert torch.allclose(made[:, :, [0, 4, 8]], edits[:, :, [0, 4, 8]])
+    assert torch.allclose(made[:, :, 2], (edits[:, :, 0] + edits[:, :, 4]) / 2)

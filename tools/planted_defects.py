@@ -900,6 +900,28 @@ DEFECTS = [
         "tests/comfyui/test_propagate.py",
     ),
     Defect(
+        "spread: the last keyframe counts instead of the next one",
+        "hosts/comfy/propagate.py",
+        "return [*before[-1:], *after[:1]]",
+        "return [*before[-1:], *after[-1:]]",
+        "tests/comfyui/test_propagate.py",
+    ),
+    Defect(
+        "spread: broken pictures are taken",
+        "hosts/comfy/propagate.py",
+        "if not picture.isfinite().all():",
+        "if False:",
+        "tests/comfyui/test_propagate.py",
+    ),
+    Defect(
+        "spread: carried keyframes pile up in memory",
+        "hosts/comfy/propagate.py",
+        "            frames[frame] = _between(frame, beside, painted, source, motion)\n",
+        "            made = _between(frame, beside, painted, source, motion)\n"
+        "            bar.__dict__[frame], frames[frame] = made, made\n",
+        "tests/comfyui/test_propagate.py",
+    ),
+    Defect(
         "resample: what is brought along overshoots at edges",
         "motion/resample.py",
         "return torch.minimum(torch.maximum(read, least), most)[0]",

@@ -114,6 +114,51 @@ def test_progress_and_cancel(source, look, motion):
         comfy.model_management.interrupt_current_processing(False)
 
 
+def test_frames_do_not_depend_on_other_keyframes(source, look, motion):
+    """A frame is made of the keyframes beside it, so a clip in pieces has the same frames."""
+    whole = spread(look[[0, 4, 8]], source, motion, "0, 4, 8")
+    changed = look[[0, 4, 8]].clone()
+    changed[2] = 0
+    found = spread(changed, source, motion, "0, 4, 8")
+    assert torch.equal(found[:5], whole[:5])
+    assert not torch.equal(found[5:], whole[5:])
+    assert torch.equal(spread(look[[0, 4, 8]], source, motion, "0, 4, 8"), whole)
+
+
+def test_inputs_stay_as_they_are(source, look, motion):
+    painted, before = look[[0, 8]], source.clone()
+    spread(painted, source, motion, "0, 8")
+    assert torch.equal(painted, look[[0, 8]])
+    assert torch.equal(source, before)
+
+
+def test_pictures_in_half_precision_and_grey_ones(source, look, motion):
+    """Keyframes are exactly as they came, whatever their kind."""
+    half = look[[0, 8]].half()
+    found = spread(half, source, motion, "0, 8")
+    assert torch.equal(found[[0, 8]], half.float())
+    grey = look[[0, 8], ..., :1]
+    found = spread(grey, source, motion, "0, 8")
+    assert torch.equal(found[[0, 8]], grey.expand(-1, -1, -1, 3))
+    assert found[4].std(dim=-1).max() < 1e-5
+
+
+def test_memory_grows_by_the_output_alone():
+    """A long clip needs no more working memory than a short one."""
+    from crossframe.benchmarks.measures import peak_bytes
+    from crossframe.demo.exact_motion import ExactMotion
+
+    def most(frames):
+        clip = world.random_clip(frames, torch.Generator().manual_seed(905))
+        source = world.render(clip, world.PLAIN).movedim(1, -1)
+        ends = source[[0, -1]]
+        keyframes = f"0, {frames - 1}"
+        made = peak_bytes(lambda: spread(ends, source, ExactMotion(clip), keyframes))
+        return made - source.nbytes
+
+    assert most(40) <= 1.05 * most(8)
+
+
 WRONG = {
     "too few pictures": (
         {"keyframes": "0, 4, 8"},
@@ -138,6 +183,14 @@ WRONG = {
         {"images": torch.zeros(2, 64, 128, 3)},
         r"'images': they have 128 x 64 pixels, but source has 64 x 64",
     ),
+    "nan": (
+        {"images": torch.full((2, 64, 64, 3), torch.nan)},
+        r"'images': picture 0, counted from 0, has values that are nan or infinite",
+    ),
+    "pictures that are no batch": (
+        {"images": torch.zeros(64, 64, 3)},
+        r"'images': it is not a batch of pictures",
+    ),
     "no motion": ({"motion": torch.zeros(2)}, r"'motion': it is not the motion of a clip"),
     "one picture that is no batch": (
         {"source": torch.zeros(64, 64, 3)},
@@ -152,6 +205,27 @@ def test_bad_input(source, look, motion, name):
     inputs = {"images": look[[0, 8]], "source": source, "motion": motion, "keyframes": "0, 8"}
     with pytest.raises(ValueError, match=rf"^CrossFramePropagate: input {words}"):
         spread(**{**inputs, **changed})
+
+
+def test_the_motion_of_keyframes_is_no_motion_of_the_clip(source, look, motion):
+    chosen = pick(source, motion, 4)[1]
+    with pytest.raises(ValueError, match=r"'motion': it is that of 3 frames.* That of CrossFrameK"):
+        spread(look[[0, 4, 8]], source, chosen, "0, 4, 8")
+
+
+def test_without_keyframes_anywhere(source, look, motion):
+    with pytest.raises(ValueError, match=r"'keyframes': there are none, neither here nor in the m"):
+        spread(look[[0, 8]], source, motion.motion)
+
+
+def test_bad_input_comes_before_any_work(source, look, motion, monkeypatch):
+    from crossframe.motion import EstimatedMotion
+
+    monkeypatch.setattr(EstimatedMotion, "between", None)
+    broken = look[[0, 8]].clone()
+    broken[1, 0, 0, 0] = torch.inf
+    with pytest.raises(ValueError, match=r"'images': picture 1, counted from 0"):
+        spread(broken, source, motion, "0, 8")
 
 
 def test_bad_input_of_keyframes(source, motion):
