@@ -146,8 +146,8 @@ def attach_fusion(model, choice: ChosenFusion):
         choice.end_percent,
         choice.to,
         fused_keyframes(choice.to, choice.keyframes, choice.motion),
-        bool(choice.keyframes.strip()),
-        choice.end_strength,
+        are_named=bool(choice.keyframes.strip()),
+        end_strength=choice.end_strength,
     )
     if carried is None:
         return attach_settings(model, Settings.without_attention(fusion))

@@ -241,7 +241,7 @@ class Painter:
     def repeat_from(self, step: int, evaluation: int) -> None:
         """Go back to right before a step of the group, whose first evaluation comes after one."""
         self.run.lead.go_back(evaluation)
-        self._progress.repeat_from(step)
+        self._progress.repeat(self.sampling.steps - step)
 
     def sample(self, sampler, latent: Tensor | None = None) -> Finished:
         """Sample the group that is being painted. latent: that of its frames, if not the clip's."""

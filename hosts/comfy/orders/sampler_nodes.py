@@ -84,11 +84,9 @@ def sample_ksampler(
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
-    schedule = comfy.samplers.KSampler(
-        model, steps, model.load_device, sampler_name, scheduler, denoise, model.model_options
-    )
+    sigmas = schedule(model, steps, sampler_name, scheduler, denoise)
     leftover = stage.return_with_leftover_noise == ON
-    sigmas = part_of(schedule.sigmas, stage.start_at_step, stage.end_at_step, leftover)
+    sigmas = part_of(sigmas, stage.start_at_step, stage.end_at_step, leftover)
     sampler = comfy.samplers.sampler_object(sampler_name)
     source = SeededNoise(seed) if stage.add_noise == ON else NoNoise(seed)
     noise = clip_noise(source, frame_noise)
@@ -97,6 +95,15 @@ def sample_ksampler(
     )
     samples = as_intermediate(sampled.output["samples"])
     return replace(sampled, output={**sampled.output, "samples": samples})
+
+
+def schedule(model, steps, sampler_name, scheduler, denoise) -> torch.Tensor:
+    """Return the noise levels that the stock KSampler takes, (steps + 1,)."""
+    stock = comfy.samplers.KSampler(
+        model, steps, model.load_device, sampler_name, scheduler, denoise, model.model_options
+    )
+    sigmas: torch.Tensor = stock.sigmas
+    return sigmas
 
 
 def part_of(sigmas: torch.Tensor, start: int, end: int, leftover: bool) -> torch.Tensor:

@@ -16,8 +16,7 @@ class FrameProgress:
         """
         self.steps, self.total = steps, frames * steps
         self._done, self._running = done, 0
-        # Steps of these frames before their present pass, and the number of steps of a pass.
-        self._before = self._steps_of_pass = 0
+        self._before = 0  # steps of these frames before those that their present pass counts
         self.x0: torch.Tensor | None = None
         self._previewer = latent_preview.get_previewer(
             model_patcher.load_device, model_patcher.model.latent_format
@@ -31,14 +30,16 @@ class FrameProgress:
         self._before = 0
         self.x0 = None
 
-    def repeat_from(self, step: int) -> None:
-        """Begin another pass on the same frames, whose first step is number `step`."""
-        self._before = self._steps_of_pass - step
+    def repeat(self, before: int) -> None:
+        """Begin another pass on the same frames. before: how many steps to add to those it counts.
+
+        They are the steps of the pass before, less those that are left out of this one.
+        """
+        self._before = before
 
     def step(self, step: int, x0, x, total_steps: int) -> None:
         """Update the bars; ComfyUI's samplers call this after each step of a frame."""
         self.x0 = x0
-        self._steps_of_pass = total_steps
         steps = min(self._before + step + 1, self.steps)
         done = self._done * self.steps + steps * self._running
         self._console.update(done - self._console.n)

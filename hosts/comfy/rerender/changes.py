@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ....attention import FrameByFrame
 from ....latents.adain import adain
 from ....latents.renoise import renoised
 from ....motion import PairMotion
+from ..run.comfy_run import ComfyRun
 from .between_steps import Changes, Left
 from .first_frames import FirstFrames
 
@@ -76,7 +78,8 @@ class HeldToFirst:
 class FirstPass(Changes):
     """The first pass of a later frame. At one place, it leaves what the second pass begins with.
 
-    Up to there both passes are the same, so the second one need not be painted from the start.
+    Up to there both passes are the same, so the second one need not be painted from the start. What
+    the first one paints from there on is painted again, and so the run rehearses.
     """
 
     def __init__(
@@ -84,15 +87,12 @@ class FirstPass(Changes):
         held: HeldToFirst,
         stops: Collection[int],
         parting: int | None,
-        at_parting: Callable[[], None],
+        run: ComfyRun[FrameByFrame],
     ) -> None:
-        """parting: the place where the second pass begins to differ, or None if there is none.
-
-        at_parting: called when the pass comes to that place.
-        """
-        self.held, self.stops = held, stops
-        self.parting, self.at_parting = parting, at_parting
+        """parting: the place where the second pass begins to differ, or None if there is none."""
+        self.held, self.stops, self.parting, self.run = held, stops, parting, run
         self.left: Left | None = None
+        self.evaluation = -1  # of the model, the last one before the parting
 
     def change(
         self, place: int, x: Tensor, x0: Tensor | None, sigma: Tensor
@@ -104,7 +104,7 @@ class FirstPass(Changes):
         """Keep what there is where the passes part."""
         if left.place == self.parting:
             self.left = left
-            self.at_parting()
+            self.evaluation, self.run.core.rehearses = self.run.lead.step, True
 
 
 class SecondPass(Changes):

@@ -12,7 +12,7 @@ from ..errors import BadInputError
 from ..model.carried import settings_of
 from ..model.motion import checked_motion
 from ..orders.checks import check_carries
-from ..orders.sampler_nodes import Sampled, sample_ksampler
+from ..orders.sampler_nodes import Sampled, sample_ksampler, schedule
 from ..propagate import check_motion
 from ..state.continuation import Continuation
 from .passes import Rerendering
@@ -113,20 +113,11 @@ def _check_model(model, frames: int) -> None:
 def _check_sampler(model, stages: Stages, sampling: dict[str, Any]) -> None:
     """Raise BadInputError if something is to happen between steps that cannot be taken singly."""
     name = sampling["sampler_name"]
-    schedule = comfy.samplers.KSampler(
-        model,
-        sampling["steps"],
-        model.load_device,
-        name,
-        sampling["scheduler"],
-        sampling["denoise"],
-        model.model_options,
-    )
-    count = len(schedule.sigmas) - 1
+    sigmas = schedule(model, sampling["steps"], name, sampling["scheduler"], sampling["denoise"])
+    count = len(sigmas) - 1
     if count < 2 or not stages.stops(count):
         return
-    sampler = comfy.samplers.sampler_object(name)
-    if not takes_single_steps(sampler, model, schedule.sigmas):
+    if not takes_single_steps(comfy.samplers.sampler_object(name), model, sigmas):
         raise BadInputError(
             "sampler_name",
             f"{name} plans several steps at once, so nothing can happen between them.",

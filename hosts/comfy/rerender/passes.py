@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ....attention import FrameByFrame
+from ....latents.colours import with_colours_of
 from ....latents.fidelity import fidelity_encoded
 from ....latents.fusion import Predictions
 from ....motion import Motion, PairMotion
@@ -82,35 +83,28 @@ class Rerendering:
             return painter.sample(with_changes(sampler, Recording(self.keeps, frame, stops)))
         place, first = frame - self._first, anchor - self._first
         latent = None if self.stages.keeps_colours else self._recoloured(painter, place, first)
-        held, run, evaluation = self._held(painter, frame, anchor), painter.run, -1
-
-        def part() -> None:
-            """What is painted from here on will be painted again."""
-            nonlocal evaluation
-            evaluation, run.core.rehearses = run.lead.step, True
-
-        one = FirstPass(held, stops, self.renoised.start if self.renoised else None, part)
+        held = self._held(painter, place, first)
+        parting = self.renoised.start if self.renoised else None
+        one = FirstPass(held, stops, parting, painter.run)
         finished = painter.sample(with_changes(sampler, one), latent)
         if one.left is None:
             return finished
         target, weight = self._target(painter, self._decoded(finished[0]), place, first)
-        run.core.rehearses = False
-        painter.repeat_from(self.renoised.start, evaluation)
+        painter.run.core.rehearses = False
+        painter.repeat_from(one.left.place, one.evaluation)
         two = SecondPass(held, stops, self.renoised, one.left, target, weight)
         return painter.sample(with_changes(sampler, two), latent)
 
-    def _held(self, painter: Painter, frame: int, anchor: int) -> HeldToFirst:
-        """Return shape fusion and AdaIN for one frame."""
+    def _held(self, painter: Painter, place: int, first: int) -> HeldToFirst:
+        """Return shape fusion and AdaIN for one frame. first: the place of its scene's first."""
         shape_steps = self.stages.shape_fusion.steps(self.count)
         motion = mask = None
         if shape_steps:
-            size = _size(self._picture(anchor - self._first))
-            grid = _grid(painter.clip.latent)
-            place, first = frame - self._first, anchor - self._first
+            size, grid = _size(self._picture(first)), _grid(painter.clip.latent)
             motion = self._between(place, first, grid)
             mask = 1 - on_cells(soft_occlusion(self._between(place, first, size).trust), grid)
         return HeldToFirst(
-            lambda step: self.keeps.of(step, anchor),
+            lambda step: self.keeps.of(step, first + self._first),
             self.stages.adain.steps(self.count),
             shape_steps,
             motion,
@@ -137,8 +131,6 @@ class Rerendering:
 
     def _recoloured(self, painter: Painter, place: int, first: int) -> Tensor:
         """Return the latent of a source frame with the colours of the first result."""
-        from ....latents.colours import with_colours_of
-
         matched = with_colours_of(self.source[place], self._picture(first))
         return self.pictures.encode(matched[None]).to(painter.clip.latent)
 
