@@ -25,6 +25,7 @@ MAY_IMPORT = {
 # The rooms and single files of hosts/comfy/: each may import those before it.
 ROOMS = [
     "errors",
+    "images",
     "page",
     "model",
     "demo",

@@ -909,8 +909,8 @@ DEFECTS = [
     Defect(
         "spread: broken pictures are taken",
         "hosts/comfy/propagate.py",
-        "if not picture.isfinite().all():",
-        "if False:",
+        "if broken := frames_not_finite(pictures):",
+        "if broken := []:",
         "tests/comfyui/test_propagate.py",
     ),
     Defect(

@@ -8,6 +8,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ...consistency import frames_not_finite
 from ...motion import (
     BUILT_IN,
     RAFT,
@@ -22,6 +23,7 @@ from ...motion.keyframes import keyframes
 from ...motion.picture import motion_picture, strongest_of
 from ...motion.variational import resized
 from .errors import BadInputError
+from .images import planes
 
 LEAST_SIDE = 8  # pixels; what is smaller has no motion that could be seen
 RAFT_LEAST, RAFT_UNIT = 128, 8  # pixels; the sides that RAFT takes
@@ -50,7 +52,8 @@ def clip_motion(
 
 
 def _motion(source: Tensor, estimator: Estimator) -> EstimatedMotion:
-    frames = [_small(frame, estimator.longest_side) for frame in source.split(1)]
+    # One by one, so that the whole clip is never there in single precision.
+    frames = [shrunk_to(estimator.longest_side, planes(frame)) for frame in source.split(1)]
     device = comfy.model_management.get_torch_device()
     return EstimatedMotion(
         torch.cat(frames),
@@ -59,12 +62,6 @@ def _motion(source: Tensor, estimator: Estimator) -> EstimatedMotion:
         device=device if device.type == "cuda" else "cpu",
         before_each=comfy.model_management.throw_exception_if_processing_interrupted,
     )
-
-
-def _small(frame: Tensor, longest_side: int) -> Tensor:
-    """Return one frame as an EstimatedMotion keeps it, (1, 3, h, w), without alpha."""
-    colours = frame[..., :3] if frame.shape[-1] >= 3 else frame[..., :1].expand(-1, -1, -1, 3)
-    return shrunk_to(longest_side, colours.movedim(-1, 1).float().cpu())
 
 
 def _grid(motion: EstimatedMotion) -> tuple[int, int]:
@@ -150,10 +147,9 @@ def check_clip(source: Tensor) -> None:
             f"it has pictures of {width} x {height}, too small to see any motion.",
             f"Give pictures of at least {LEAST_SIDE} x {LEAST_SIDE} pixels.",
         )
-    for number, frame in enumerate(source):
-        if not frame[..., :3].isfinite().all():
-            raise BadInputError(
-                "source",
-                f"frame {number}, counted from 0, has values that are nan or infinite.",
-                "Find out where they come from, and make this frame again.",
-            )
+    if broken := frames_not_finite(source[..., :3]):
+        raise BadInputError(
+            "source",
+            f"frame {broken[0]}, counted from 0, has values that are nan or infinite.",
+            "Find out where they come from, and make this frame again.",
+        )

@@ -9,11 +9,13 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ...consistency import frames_not_finite
 from ...motion import Motion
 from ...motion.chosen_frames import ChosenFrames
 from ...motion.propagate import Neighbour, propagated
 from ...motion.variational import shrunk
 from .errors import BadInputError
+from .images import planes
 from .model.motion import checked_motion
 from .model.policy import frames_in
 
@@ -95,9 +97,8 @@ def _between(
 
 def _planes(picture: Tensor, size: tuple[int, int]) -> Tensor:
     """Return a picture, (height, width, channels), as (3, *size)."""
-    colours = picture[..., :3] if picture.shape[-1] >= 3 else picture[..., :1].expand(-1, -1, 3)
-    planes = colours.movedim(-1, 0).float().cpu()
-    return planes if planes.shape[-2:] == size else shrunk(planes[None], size)[0]
+    whole = planes(picture[None])
+    return (whole if whole.shape[-2:] == size else shrunk(whole, size))[0]
 
 
 def _named(text: str, frames: int) -> list[int]:
@@ -152,14 +153,13 @@ def _check_batch(name: str, pictures: Tensor) -> None:
 
 def _check_values(name: str, pictures: Tensor) -> None:
     """Raise BadInputError if a picture has values that would spread to others."""
-    for number, picture in enumerate(pictures):
-        if not picture.isfinite().all():
-            raise BadInputError(
-                name,
-                f"picture {number}, counted from 0, has values that are nan or infinite.",
-                "Make it again. A common cause is a VAE that decodes in half precision (start "
-                "ComfyUI with --fp32-vae).",
-            )
+    if broken := frames_not_finite(pictures):
+        raise BadInputError(
+            name,
+            f"picture {broken[0]}, counted from 0, has values that are nan or infinite.",
+            "Make it again. A common cause is a VAE that decodes in half precision (start ComfyUI "
+            "with --fp32-vae).",
+        )
 
 
 def _check_images(images: Tensor, source: Tensor, numbers: Sequence[int]) -> None:
