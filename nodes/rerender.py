@@ -2,14 +2,19 @@
 
 from dataclasses import fields
 
-import comfy.samplers
 from comfy_api.latest import io
 
 from ..hosts.comfy.errors import named
-from ..hosts.frame_noise import FRAME_NOISE
 from .common import CATEGORY, MotionType
 from .continuation import report
-from .noise import FRAME_NOISE_TOOLTIP
+from .ksampler_inputs import (
+    cfg_input,
+    noise_inputs,
+    prompt_inputs,
+    sampler_inputs,
+    seed_input,
+    steps_input,
+)
 
 
 def part_inputs(name: str, start: float, end: float, what: str) -> list:
@@ -43,70 +48,20 @@ class CrossFrameRerender(io.ComfyNode):
             category=CATEGORY,
             search_aliases=["rerender a video", "two pass video", "pixel fusion", "AdaIN"],
             description=(
-                "Paints a video as Rerender A Video does: every frame is painted, earlier results "
-                "are laid over it along the motion, and it is painted again, pulled to that "
-                "picture. Put Cross-Frame Attention on its model."
+                "Paints a video as Rerender A Video does: every frame after the first is painted, "
+                "earlier results are laid over it along the motion, and it is painted again, "
+                "pulled to that picture. Put Cross-Frame Attention on its model."
             ),
             inputs=[
                 io.Model.Input("model", tooltip="A model from a Cross-Frame Attention node."),
                 io.Vae.Input("vae", tooltip="The VAE of the model; pictures are fused with it."),
                 io.Image.Input("images", tooltip="The frames of the source video, in order."),
-                io.Conditioning.Input(
-                    "positive", tooltip="What to paint; one prompt for all frames or one per frame."
-                ),
-                io.Conditioning.Input(
-                    "negative", tooltip="What to avoid; one prompt for all frames or one per frame."
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="The random seed that the noise is drawn from.",
-                ),
-                io.Int.Input(
-                    "steps",
-                    default=20,
-                    min=1,
-                    max=10000,
-                    tooltip="The number of denoising steps of one pass.",
-                ),
-                io.Float.Input(
-                    "cfg",
-                    default=7.5,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="How closely to follow the prompt; 1 ignores the negative prompt.",
-                ),
-                io.Combo.Input(
-                    "sampler_name",
-                    options=comfy.samplers.KSampler.SAMPLERS,
-                    default="ddim",
-                    tooltip="The sampling algorithm. The method was published with ddim.",
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=comfy.samplers.KSampler.SCHEDULERS,
-                    default="ddim_uniform",
-                    tooltip="How noise is taken away over the steps.",
-                ),
-                io.Float.Input(
-                    "denoise",
-                    default=0.75,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How much each frame is repainted. A lower value keeps more of it.",
-                ),
-                io.Combo.Input(
-                    "frame_noise",
-                    options=list(FRAME_NOISE),
-                    default=FRAME_NOISE[0],
-                    tooltip=FRAME_NOISE_TOOLTIP,
-                ),
+                *prompt_inputs(),
+                seed_input(),
+                steps_input("The number of denoising steps of one pass."),
+                cfg_input(7.5),
+                *sampler_inputs("ddim", "ddim_uniform", "The method was published with ddim."),
+                *noise_inputs(0.75),
                 MotionType.Input(
                     "motion",
                     optional=True,

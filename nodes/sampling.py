@@ -2,14 +2,19 @@
 
 from dataclasses import fields
 
-import comfy.samplers
 from comfy_api.latest import io
 
 from ..hosts.comfy.errors import named
-from ..hosts.frame_noise import FRAME_NOISE
 from .common import CATEGORY, FRAME_BY_FRAME_ALIASES
 from .continuation import continuation, continuation_inputs, given_state, report, state_output
-from .noise import FRAME_NOISE_TOOLTIP
+from .ksampler_inputs import (
+    cfg_input,
+    noise_inputs,
+    prompt_inputs,
+    sampler_inputs,
+    seed_input,
+    steps_input,
+)
 
 SWITCH = ["enable", "disable"]
 LATENT_TOOLTIP = "The clip: one latent per frame, in order."
@@ -78,63 +83,13 @@ class CrossFrameKSampler(io.ComfyNode):
             ),
             inputs=[
                 io.Model.Input("model", tooltip="A model from a Cross-Frame Attention node."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="The random seed that the noise is drawn from.",
-                ),
-                io.Int.Input(
-                    "steps",
-                    default=20,
-                    min=1,
-                    max=10000,
-                    tooltip="The number of denoising steps for each frame.",
-                ),
-                io.Float.Input(
-                    "cfg",
-                    default=8.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="How closely to follow the prompt; 1 ignores the negative prompt.",
-                ),
-                io.Combo.Input(
-                    "sampler_name",
-                    options=comfy.samplers.KSampler.SAMPLERS,
-                    tooltip="The sampling algorithm.",
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=comfy.samplers.KSampler.SCHEDULERS,
-                    tooltip="How noise is taken away over the steps.",
-                ),
-                io.Conditioning.Input(
-                    "positive",
-                    tooltip="What to paint; one prompt for all frames or one per frame.",
-                ),
-                io.Conditioning.Input(
-                    "negative",
-                    tooltip="What to avoid; one prompt for all frames or one per frame.",
-                ),
+                seed_input(),
+                steps_input("The number of denoising steps for each frame."),
+                cfg_input(8.0),
+                *sampler_inputs(),
+                *prompt_inputs(),
                 io.Latent.Input("latent_image", tooltip=LATENT_TOOLTIP),
-                io.Float.Input(
-                    "denoise",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How much each frame is repainted. A lower value keeps more of it.",
-                ),
-                io.Combo.Input(
-                    "frame_noise",
-                    options=list(FRAME_NOISE),
-                    default=FRAME_NOISE[0],
-                    tooltip=FRAME_NOISE_TOOLTIP,
-                ),
+                *noise_inputs(1.0),
                 *continuation_inputs(),
                 *stage_inputs(),
             ],
