@@ -3,6 +3,8 @@
 Prompts go from part to part as a dictionary of the inputs that samplers have for them.
 """
 
+from typing import NamedTuple
+
 from workflows.graph import Graph, Node, Output
 from workflows.models import Family, Transformer
 
@@ -16,6 +18,19 @@ SAMPLING = {
 STYLE = "watercolor painting, soft washes of color, paper texture"
 Link = Node | Output
 Prompts = dict[str, Link]
+
+
+class Start(NamedTuple):
+    """What the workflows that paint a video anew begin with.
+
+    source: the components of the video. frames: its frames in the size that is painted.
+    """
+
+    source: Node
+    frames: Node
+    checkpoint: Node
+    controlnet: Node
+    prompts: Prompts
 
 
 def load_checkpoint(graph: Graph, family: Family) -> Node:
@@ -75,6 +90,20 @@ def style(graph: Graph, clip: Link) -> Prompts:
     """Add the prompts of the workflows that paint a video anew, in a group."""
     with graph.group("3. Style"):
         return prompts(graph, clip, STYLE, "photo, blurry, text, watermark")
+
+
+def video_and_models(graph: Graph, family: Family, duration: float) -> Start:
+    """Begin a workflow that paints a video anew: its frames, the models and the prompts.
+
+    duration: how many seconds of the video are painted.
+    """
+    with graph.group("1. Video"):
+        video = graph.node("LoadVideo", file="my_video.mp4")
+        source, frames = cut(graph, video, family.size, duration=duration)
+    with graph.column():
+        checkpoint, controlnet = models(graph, family)
+        prompts = style(graph, checkpoint["CLIP"])
+    return Start(source, frames, checkpoint, controlnet, prompts)
 
 
 def cut(

@@ -66,12 +66,8 @@ EIGHTH_NOTE = """### Keyframes
 def rerender(graph: Graph) -> None:
     """Draw the workflow that paints every frame twice."""
     graph.note("Start here", RERENDER_START)
-    with graph.group("1. Video"):
-        video = graph.node("LoadVideo", file="my_video.mp4")
-        source, frames = parts.cut(graph, video, SD15.size, duration=2.0)
-    with graph.column():
-        checkpoint, controlnet = parts.models(graph, SD15)
-        prompts = parts.style(graph, checkpoint["CLIP"])
+    start = parts.video_and_models(graph, SD15, duration=2.0)
+    source, frames, checkpoint, controlnet, prompts = start
     with graph.column():
         with graph.group("4. Motion and one look"):
             motion = graph.node("CrossFrameMotion", source=frames)
@@ -97,12 +93,8 @@ def rerender(graph: Graph) -> None:
 def every_eighth(graph: Graph) -> None:
     """Draw the workflow that paints keyframes and carries them to all other frames."""
     graph.note("Start here", EIGHTH_START)
-    with graph.group("1. Video"):
-        video = graph.node("LoadVideo", file="my_video.mp4")
-        source, frames = parts.cut(graph, video, SD15.size, duration=4.0)
-    with graph.column():
-        checkpoint, controlnet = parts.models(graph, SD15)
-        prompts = parts.style(graph, checkpoint["CLIP"])
+    start = parts.video_and_models(graph, SD15, duration=4.0)
+    source, frames, checkpoint, controlnet, prompts = start
     with graph.group("4. Keyframes"):
         with graph.column():
             motion = graph.node("CrossFrameMotion", source=frames)

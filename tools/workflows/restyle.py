@@ -70,12 +70,8 @@ def restyle(
     steady: whether frames are also fused along the motion of the video.
     """
     graph.note("Start here", start_note(family, steady))
-    with graph.group("1. Video"):
-        video = graph.node("LoadVideo", file="my_video.mp4")
-        source, frames = parts.cut(graph, video, family.size, duration=2.0)
-    with graph.column():
-        checkpoint, controlnet = parts.models(graph, family)
-        prompts = parts.style(graph, checkpoint["CLIP"])
+    start = parts.video_and_models(graph, family, duration=2.0)
+    source, frames, checkpoint, controlnet, prompts = start
     if steady:
         attention = parts.hold_still(
             graph, "4. Hold every place still", checkpoint["MODEL"], frames
