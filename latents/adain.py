@@ -1,8 +1,9 @@
 """AdaIN: give one latent the colours and contrasts of another one.
 
 Adaptive instance normalization replaces the mean and the standard deviation of each channel by
-those of another latent. Rerender A Video (Yang et al. 2023, section 4.1.2, "style-aware AdaIN")
-does so with the predicted clean latents at every step, and takes the first frame as the other one.
+those of another latent. Rerender A Video (Yang et al. 2023, section 4.1.4, colour-aware adaptive
+latent adjustment) does so with the predicted clean latents of late steps, and takes the first frame
+as the other one.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Fidelity-oriented encoding: a latent that decodes to a picture as it is.
 
 An autoencoder loses a little of a picture each time. When a result is encoded again for every
-frame, the loss adds up. Rerender A Video (Yang et al. 2023, section 4.2.1) therefore adds to the
+frame, the loss adds up. Rerender A Video (Yang et al. 2023, section 4.1.3) therefore adds to the
 latent what one more round trip would lose, and leaves that out where it would do harm.
 """
 

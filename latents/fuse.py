@@ -2,8 +2,9 @@
 
 At every step the predicted clean latent of a frame (x0) is mixed with those of frames that were
 painted before it, each brought along the motion to where this frame shows the same things. It is
-the idea of Rerender A Video (Yang et al., 2023, section 4.2, shape-aware and pixel-aware fusion)
-and FRESCO (Yang et al., 2024), done on latents, and only where the motion can be trusted.
+the idea of Rerender A Video (Yang et al. 2023, sections 4.1.2 and 4.1.3, shape-aware and
+pixel-aware fusion) and FRESCO (Yang et al. 2024), done on latents, and only where the motion can
+be trusted.
 
 If several frames show the same thing, the earliest of them decides. A mean of several looks would
 be paler than each of them, and looks would differ less from seed to seed. Both were measured.

@@ -1,8 +1,8 @@
 """Masked re-noising: pull a noisy latent towards a picture while it is denoised.
 
-In its second pass, Rerender A Video (Yang et al. 2023, section 4.2.2, "pixel-aware latent fusion")
-mixes the noisy latent, before some of the steps, with a target to which noise of the same level has
-been added. The target is the picture that its flow makes of earlier results.
+In its second pass, Rerender A Video (Yang et al. 2023, section 4.1.3, structure-guided
+inpainting) mixes the noisy latent, before some of the steps, with a target to which noise of the
+same level has been added. The target is the picture that its flow makes of earlier results.
 """
 
 import torch

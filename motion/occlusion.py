@@ -13,7 +13,8 @@ def soft_occlusion(trust: Tensor) -> Tensor:
 
     trust: how far the motion to that frame can be trusted, 0 to 1, (height, width) in pixels.
     Hidden pixels get 1, and around them the mask fades to 0 within a few pixels. So seams between
-    the other frame and this one are soft. (Yang et al. 2023, section 4.2, and its published code.)
+    the other frame and this one are soft. Source: Yang et al. 2023, section 4.1.3, and its
+    published code.
     Returns (height, width).
     """
     hidden = (1 - trust)[None, None]

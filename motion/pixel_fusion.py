@@ -1,6 +1,6 @@
 """Pixel fusion: lay earlier results over a new one where the motion brings them along.
 
-Rerender A Video (Yang et al. 2023, section 4.2.2) makes the picture that its second pass is pulled
+Rerender A Video (Yang et al. 2023, section 4.1.3) makes the picture that its second pass is pulled
 to in this way: the previous result over the new one, and the first result over both.
 """
 

@@ -287,7 +287,7 @@ def cross_frame_attention(
     frame. Logs a warning if the clip is left before all frames are painted.
 
     This is the attention of Tune-A-Video (Wu et al. 2023), section 3.2, without training as in
-    Rerender A Video (Yang et al. 2023), section 4.1. There, layers project keys and values of
+    Rerender A Video (Yang et al. 2023), section 4.1.1. There, layers project keys and values of
     a video tensor. Here, hidden states of already painted frames are kept and projected again.
     """
     unet = find_unet(pipeline_or_unet)

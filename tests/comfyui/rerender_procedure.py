@@ -116,6 +116,8 @@ class Procedure:
                 fresh = torch.randn(self.noise.shape, generator=generator)
                 weight = self.stages.strength * mask
                 kept = torch.maximum(1 - weight, 0.9 * (1 - weight**2).sqrt())
+                if clean is None:  # before the first step, the model has found no noise yet
+                    clean = x
                 direction = x - clean
                 noised = target + sigma * fresh
                 x = weight * noised + (1 - weight) * clean + kept * direction

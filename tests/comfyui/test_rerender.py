@@ -27,7 +27,7 @@ STAGES = {
     ),
     "pixel fusion from the start": (
         {"pixel_fusion_start": 0.0, "pixel_fusion_end": 0.5, "pixel_fusion_strength": 0.5},
-        None,
+        Stages(pixels=range(0, 4)),
     ),
 }
 
@@ -46,9 +46,9 @@ def images():
     return world.render(clip, world.PLAIN).movedim(1, -1)
 
 
-def rerender(demo, images, references="first + previous", layers="up", model=None, **inputs):
+def rerender(demo, images, **inputs):
     """The node's outputs, with all stages off that `inputs` does not name."""
-    return execute(**prepared(demo, images, references, layers, model, **inputs))
+    return execute(**prepared(demo, images, **inputs))
 
 
 def execute(**inputs):
@@ -58,14 +58,19 @@ def execute(**inputs):
         return CrossFrameRerender.execute(**inputs).args
 
 
-def prepared(demo, images, references="first + previous", layers="up", model=None, **inputs):
-    """The node's inputs."""
+def conditions_of(demo, images, prompt="a neon drawing"):
+    """(positive, negative) with the frames as hints of the ControlNet."""
     import nodes
 
-    conds = [nodes.CLIPTextEncode().encode(demo[1], words)[0] for words in ("a neon drawing", "")]
-    conds = tiny.apply_controlnet(*conds, demo[3], images, 1.0)
+    conds = [nodes.CLIPTextEncode().encode(demo[1], words)[0] for words in (prompt, "")]
+    return tiny.apply_controlnet(*conds, demo[3], images, 1.0)
+
+
+def prepared(demo, images, model=None, conds=None, **inputs):
+    """The node's inputs."""
+    conds = conds or conditions_of(demo, images)
     if model is None:
-        model = tiny.patch(demo[0], references=references, layers=layers)
+        model = tiny.patch(demo[0])
     chosen = {
         "model": model,
         "vae": demo[2],
@@ -133,7 +138,7 @@ def published(demo, images):
     return paint
 
 
-@pytest.mark.parametrize("name", [name for name, (_, stages) in STAGES.items() if stages])
+@pytest.mark.parametrize("name", STAGES)
 def test_the_published_procedure(demo, images, published, name):
     chosen, stages = STAGES[name]
     latents, pictures = published(stages)
@@ -152,8 +157,7 @@ def test_without_stages_it_is_the_frame_by_frame_ksampler(demo, images):
     """Bit for bit, and so are its pictures."""
     import nodes
 
-    conds = [nodes.CLIPTextEncode().encode(demo[1], words)[0] for words in ("a neon drawing", "")]
-    conds = tiny.apply_controlnet(*conds, demo[3], images, 1.0)
+    conds = conditions_of(demo, images)
     model = tiny.patch(demo[0])
     with torch.inference_mode():
         (latent,) = nodes.VAEEncode().encode(demo[2], images)
@@ -258,7 +262,7 @@ def test_a_mask_keeps_the_rest(demo, images):
 
 def test_scenes_begin_anew(demo, images):
     """The first frame of a scene is painted once, and later ones are held to it."""
-    scenes = {"scene_starts": "2", "references": "first + previous", "layers": "up"}
+    scenes = {"scene_starts": "2"}
     model, calls = bench.spied(demo[0])
     frames = rerender(demo, images, model=tiny.patch(model, **scenes), **ALL)[0]["samples"]
     assert len(calls) == 2 * STEPS + 2 * (STEPS + STEPS // 2)
@@ -315,8 +319,7 @@ def test_a_reference_picture(demo, images):
 
     import nodes
 
-    conds = [nodes.CLIPTextEncode().encode(demo[1], words)[0] for words in ("a dark drawing", "")]
-    picture = tiny.apply_controlnet(*conds, demo[3], images[:1], 1.0)
+    picture = conditions_of(demo, images[:1], "a dark drawing")
     settings = {"seed": 1, "steps": STEPS, "cfg": CFG, "sampler_name": "euler", "denoise": 0.7}
     with torch.inference_mode():
         (latent,) = nodes.VAEEncode().encode(demo[2], images[:1])
@@ -362,11 +365,11 @@ def test_a_transformer(images):
 
     dit = load_in_comfyui("DiT")
     with torch.inference_mode():
-        positive, negative = conditions(dit, "a neon drawing", images)
-    inputs = {"positive": positive, "negative": negative, "cfg": 1.0, "steps": 4}
+        conds = conditions(dit, "a neon drawing", images)
     model = tiny.patch(dit[0], layers="mid + up")
+    usual = {"model": model, "conds": conds, "cfg": 1.0, "steps": 4, "denoise": 0.8}
     plain, nearly, whole = (
-        execute(**{**prepared_for(dit, images, model, **stages), **inputs})[0]["samples"]
+        rerender(dit, images, **usual, **stages)[0]["samples"]
         for stages in ({}, {"pixel_fusion_strength": 1e-7}, ALL)
     )
     assert tiny.error(nearly, plain) < 1e-3
@@ -376,25 +379,6 @@ def test_a_transformer(images):
     with torch.inference_mode():
         latent = nodes.VAEEncode().encode(dit[2], images)[0]["samples"]
     assert 0.3 < whole.std() / latent.std() < 3  # nothing has run away
-
-
-def prepared_for(demo, images, model, **stages):
-    """The node's inputs for a model that takes no ControlNet."""
-    inputs = {
-        "model": model,
-        "vae": demo[2],
-        "images": images,
-        "seed": SEED,
-        "sampler_name": "euler",
-        "scheduler": "simple",
-        "denoise": 0.8,
-        "frame_noise": tiny.SAME,
-        **OFF,
-        **stages,
-    }
-    if stages:
-        inputs["motion"] = Drift(len(images), images.shape[1])
-    return inputs
 
 
 WRONG = {

@@ -40,7 +40,8 @@ class HeldToFirst:
     """Shape fusion and AdaIN: the prediction of a step is held to that of the first frame.
 
     The noise that the model has found stays, as in the paper's equation of DDIM. So the latent
-    changes by as much as its clean part. Section 4.1.2 of the paper, and its published code.
+    changes by as much as its clean part. Source: Rerender A Video (Yang et al. 2023), sections
+    4.1.2 and 4.1.4, and its published code.
 
     first: returns the first frame's prediction at a step, (channels, ..., h, w). motion, share:
     from this frame to the first one, and how much of each cell is taken over, (h, w); None if no

@@ -36,7 +36,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Stages:
-    """Which stages of the method act, and when. The names are the paper's (section 4).
+    """Which stages of the method act, and when. The names are the paper's (section 4.1).
 
     shape_fusion: the predicted latent of the first frame is brought along the motion and takes the
     place of this frame's. adain: the predicted latent gets the statistics of the first frame's.
