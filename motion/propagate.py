@@ -2,8 +2,8 @@
 
 It is the last stage of Rerender A Video (Yang et al. 2023, section 4.2): each frame is carried from
 the keyframes before and after it, and for every place the one that explains the source better
-counts. There, an external program matches patches (EbSynth, Jamriska et al. 2019); here, the motion says
-where things lie. There, the two are blended with the help of histograms, and in EbSynth of
+counts. There, an external program matches patches (EbSynth, Jamriska et al. 2019); here, the motion
+says where things lie. There, the two are blended with the help of histograms, and in EbSynth of
 gradients; here, both get the same colours before they are mixed, which leaves no seams to blend and
 no stains around moving things.
 """
