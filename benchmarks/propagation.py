@@ -110,6 +110,7 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     parser = options_parser(__doc__, output="build/propagation", clips=4, frames=33, seeds=1)
     parser.add_argument("--far", type=int, default=6)
+    parser.set_defaults(architecture="U-Net", chosen=False)  # what `Painter` needs to know
     return parser.parse_args()
 
 

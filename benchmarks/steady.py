@@ -6,12 +6,18 @@ themselves, and compares them with their exact motion, as `benchmarks.consistenc
 steadier. Finished rows are kept in the output folder, so an interrupted run can continue.
 
     python tools/module.py benchmarks.steady --output build/steady
-    python tools/module.py benchmarks.steady --output build/steady-long --frames 64 --far 48
+    python tools/module.py benchmarks.steady --output build/steady-dit --architecture DiT
+
+Clips of more than 48 frames also get a table of how the error grows with the distance, as in
+`benchmarks.drift`:
+
+    python tools/module.py benchmarks.steady --output build/steady-64 --frames 64 --far 48 --chosen
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -35,6 +41,7 @@ from .consistency import (
     table_cell,
     write_csv,
 )
+from .drift import DISTANCES, growth, mean_error
 
 EXACT, ESTIMATED = "exact motion", "estimated motion"
 FLOOR, PLAIN = "floor: one perfect look through the autoencoder", "plain, different noise"
@@ -113,6 +120,8 @@ def main() -> None:
                 print("\n".join(lines(name, rows)))
     write_csv(options.output / "steady.csv", rows)
     tables = f"{steadiness(rows)}\n{guards(rows, PLAIN)}"
+    if options.frames > max(DISTANCES):
+        tables += f"\n{drift(options, clips, rows)}"
     (options.output / "steady.md").write_text(tables)
     print(tables)
 
@@ -120,6 +129,10 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     parser = options_parser(__doc__, output="build/steady", clips=50, frames=8, seeds=3)
     parser.add_argument("--far", type=int, default=6)
+    parser.add_argument("--architecture", choices=("U-Net", "DiT"), default="U-Net")
+    parser.add_argument(
+        "--chosen", action="store_true", help="use the keyframes that Cross-Frame Motion chooses"
+    )
     parser.add_argument("--only", nargs="*", help="rows whose names contain one of these words")
     return parser.parse_args()
 
@@ -132,14 +145,12 @@ class Painter:
 
         self.options = options
         self.clips = clips
-        self.demo = load_in_comfyui()
-        last = options.frames - 1
-        self.keyframes = f"0, {(last + 1) // 2}, {last}"
-        self._motions: dict[tuple[int, str], Any] = {}
+        self.demo = load_in_comfyui(options.architecture)
+        self._found: dict[int, tuple[Any, str]] = {}  # by clip: estimated motion and keyframes
 
     def kept(self, name: str, make) -> Tensor:
         """Return what was made earlier for a row, or make it: (seeds, clips, frames, 3, h, w)."""
-        file = self.options.output / f"{name.replace(' ', '_').replace(':', '')}.pt"
+        file = kept_file(self.options, name)
         if not file.exists():
             torch.save((make() * 255).round().byte(), file)
         return torch.load(file).float() / 255
@@ -177,7 +188,8 @@ class Painter:
         moves = row.fusion is not None or row.rerender is not None or row.every > 1
         motion = self.motion(row.motion, number, clip, source) if moves else None
         if row.every == 1:
-            painted = self._painted(row, source, motion, self.keyframes, prompt, seed)
+            keyframes = self.keyframes(number, source)
+            painted = self._painted(row, source, motion, keyframes, prompt, seed)
         else:
             images, chosen, names = CrossFrameKeyframes.execute(source, motion, row.every).args
             every = ", ".join(map(str, range(len(images))))
@@ -191,16 +203,14 @@ class Painter:
         """Paint frames, (frames, SIZE, SIZE, 3). keyframes: their numbers among these."""
         import nodes
 
-        _, text, vae, control = self.demo[:4]
-        conds = tuple(nodes.CLIPTextEncode().encode(text, words)[0] for words in (prompt, ""))
-        conds = nodes.ControlNetApplyAdvanced().apply_controlnet(
-            *conds, control, images, 1.0, 0.0, 1.0
-        )
+        from ..demo.in_comfyui import conditions
+
+        conds = conditions(self.demo, prompt, images)
         model = self._patched(row, motion, keyframes)
         if row.rerender is not None:
             return self._rerendered(row, model, conds, images, motion, seed)
         samples = self._sampled(row, model, conds, images, seed)
-        pictures: Tensor = nodes.VAEDecode().decode(vae, samples)[0]
+        pictures: Tensor = nodes.VAEDecode().decode(self.demo[2], samples)[0]
         return pictures
 
     def _rerendered(
@@ -263,16 +273,45 @@ class Painter:
         return model
 
     def motion(self, kind: str, number: int, clip: world.Clip, images: Tensor):
-        """Return the motion of a clip, which is found once."""
+        """Return the motion of a clip."""
+        return ExactMotion(clip) if kind == EXACT else self._estimated(number, images)[0]
+
+    def keyframes(self, number: int, images: Tensor) -> str:
+        """Return the keyframes of a clip."""
+        if self.options.chosen:
+            return self._estimated(number, images)[1]
+        last = self.options.frames - 1
+        return f"0, {(last + 1) // 2}, {last}"
+
+    def _estimated(self, number: int, images: Tensor) -> tuple[Any, str]:
+        """Return what Cross-Frame Motion says of a clip, which it is asked once."""
         from ..nodes.motion import CrossFrameMotion
 
-        if (number, kind) not in self._motions:
-            if kind == EXACT:
-                motion: Any = ExactMotion(clip)
-            else:
-                motion = CrossFrameMotion.execute(images, "built in").args[0]
-            self._motions[number, kind] = motion
-        return self._motions[number, kind]
+        if number not in self._found:
+            self._found[number] = CrossFrameMotion.execute(images, "built in").args[:2]
+        return self._found[number]
+
+
+def kept_file(options: argparse.Namespace, name: str) -> Path:
+    """Return where the frames of a row are kept."""
+    return options.output / f"{name.replace(' ', '_').replace(':', '')}.pt"
+
+
+def drift(options: argparse.Namespace, clips: list[world.Clip], rows: Iterable[str]) -> str:
+    """Return a table of how the errors of rows grow with the distance in time."""
+    errors = {}
+    for name in rows:
+        edits = torch.load(kept_file(options, name)).float() / 255
+        errors[name] = np.array(
+            [
+                [
+                    mean_error(edits[:, number], world.correspondence(clip, apart))
+                    for apart in DISTANCES
+                ]
+                for number, clip in enumerate(tqdm(clips, desc=name, unit="clip"))
+            ]
+        )
+    return growth(errors, DISTANCES)
 
 
 def steadiness(rows: dict[str, dict[str, np.ndarray]]) -> str:
