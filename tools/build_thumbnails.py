@@ -20,6 +20,7 @@ from build_workflows import (
     EDIT,
     FOLDER,
     REFERENCE,
+    REPAINT,
     STEADY_TRANSFORMER,
     TRANSFORMER,
     TRY_IT,
@@ -66,14 +67,17 @@ def main() -> None:
     for file in sorted(FOLDER.glob("*.json")):
         if file.stem not in (TRY_IT, REFERENCE, TRANSFORMER, STEADY_TRANSFORMER, EDIT):
             workflow = json.loads(file.read_text(encoding="utf-8"))
-            prompt = with_demo(api_prompt(workflow, object_info), PROMPTS[file.stem])
+            prompt = api_prompt(workflow, object_info)
+            if file.stem != REPAINT:  # it has the demo's model and clip already
+                with_demo(prompt, PROMPTS[file.stem])
+            _save_images(prompt)
             picture = thumbnail(server, prompt)
             picture.save(file.with_suffix(".jpg"), quality=90)
             print(file.with_suffix(".jpg"))
 
 
-def with_demo(prompt: dict, text: str) -> dict:
-    """Put the demo's model and clip in place of files, and let images be saved, no video."""
+def with_demo(prompt: dict, text: str) -> None:
+    """Put the demo's model and clip in place of files."""
     for node in prompt.values():
         inputs = node["inputs"]
         inputs.update(VALUES.get(node["class_type"], {}))
@@ -87,8 +91,6 @@ def with_demo(prompt: dict, text: str) -> dict:
     for number, key in enumerate(trims):
         seconds = CLIP_SECONDS / len(trims)
         prompt[key]["inputs"].update(start_time=number * seconds, duration=seconds)
-    _save_images(prompt)
-    return prompt
 
 
 def _replace_files(prompt: dict) -> None:
@@ -106,10 +108,10 @@ def _replace_files(prompt: dict) -> None:
 
 def _save_images(prompt: dict) -> None:
     """Save the frames that are painted from and those that are painted, and nothing else."""
-    painted = _keys(prompt, "CrossFramePropagate") or _keys(prompt, "VAEDecode")
     rerendered = _keys(prompt, "CrossFrameRerender")
-    images = _keys(prompt, "ImageScale") + painted + rerendered
-    for key in _keys(prompt, "SaveVideo"):
+    painted = rerendered or _keys(prompt, "CrossFramePropagate") or _keys(prompt, "VAEDecode")
+    images = _keys(prompt, "ImageScale") + painted
+    for key in _keys(prompt, "SaveVideo") + _keys(prompt, "CrossFrameConsistency"):
         del prompt[key]
     for number, key in enumerate(images):
         output = 1 if key in rerendered else 0

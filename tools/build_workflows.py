@@ -20,16 +20,18 @@ from workflows.reference import reference
 from workflows.rerender import every_eighth, rerender
 from workflows.restyle import restyle
 from workflows.transformers import edit, restyle_transformer
-from workflows.try_it import try_it
+from workflows.try_it import try_it, try_repainting
 
 FOLDER = Path(__file__).resolve().parent.parent / "example_workflows"
 TRY_IT = "1 - Try it (no downloads)"
+REPAINT = "2 - Repaint and propagate (no downloads)"
 REFERENCE = "Reference picture"
 TRANSFORMER = "Video restyle (Z-Image-Turbo)"
 STEADY_TRANSFORMER = "Steady restyle (Z-Image-Turbo)"
 EDIT = "Edit a video (Flux Kontext)"
 EXAMPLES = {
     TRY_IT: try_it,
+    REPAINT: try_repainting,
     "Video restyle": partial(restyle, family=SD15),
     "Video restyle (frame by frame)": partial(restyle, family=SD15, frame_by_frame=True),
     "Video restyle (SDXL)": partial(restyle, family=SDXL),

@@ -25,6 +25,7 @@ EXAMPLES = {
     "CrossFrameKSampler": "Video restyle (frame by frame).json",
 }
 TRY_IT = "1 - Try it (no downloads).json"
+REPAINT = "2 - Repaint and propagate (no downloads).json"
 CHUNKS = "Long clip in chunks.json"
 REFERENCE = "Reference picture.json"
 SDXL = "Video restyle (SDXL).json"
@@ -39,6 +40,7 @@ EIGHTH = "Every eighth frame (fast).json"
 STEADY_ONES = [STEADY, STEADY_SDXL, STEADY_TRANSFORMER]
 FILES = [
     TRY_IT,
+    REPAINT,
     *EXAMPLES.values(),
     SDXL,
     CHUNKS,
@@ -261,6 +263,29 @@ def test_the_first_example_shows_the_difference(server, tried):
             near[node["pos"][1]] = float(text.splitlines()[1].split()[1])
     plain, steady = (near[height] for height in sorted(near))  # the plain branch is above
     assert plain > 8 * steady  # 16 times, as measured: the stock sampler's noise differs per frame
+
+
+def test_the_second_example_without_downloads_runs(server, object_info):
+    """It takes few steps here, and does not measure flicker."""
+    import av
+
+    workflow = read_file(REPAINT)
+    for kind in ("CrossFrameRerender", "KSampler"):
+        set_widget(node_of(workflow, kind), object_info[kind], "steps", STEPS)
+    prompt = api_prompt(workflow, object_info)
+    for node in nodes_of(workflow, "CrossFrameConsistency"):
+        del prompt[str(node["id"])]
+    outcome = server.run(prompt, workflow)
+    assert outcome.end == "execution_success", outcome.messages[-1]
+    (file,) = server.outputs(outcome, node_of(workflow, "SaveVideo")["id"])
+    with av.open(str(file)) as container:
+        images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(images) == 32
+    for image in images:
+        left, right = image[:, :256], image[:, -256:]
+        assert left.std() > 10
+        assert right.std() > 10
+        assert abs(left.astype(float) - right).mean() > 2  # two ways to paint
 
 
 @pytest.mark.parametrize("file", [RERENDER, EIGHTH])
