@@ -7,6 +7,7 @@ from . import (
     attention,
     consistency,
     demo,
+    dynamics,
     encoding,
     fusion,
     motion,
@@ -27,6 +28,7 @@ NODES = [
     *fusion.NODES,
     *rerender.NODES,
     *propagate.NODES,
+    *dynamics.NODES,
     *consistency.NODES,
     *demo.NODES,
 ]

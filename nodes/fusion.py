@@ -86,6 +86,13 @@ class CrossFrameFusion(io.ComfyNode):
                     tooltip="How much of the other frames is mixed in at the end, when detail is "
                     "settled. In between, the strength changes evenly.",
                 ),
+                io.Mask.Input(
+                    "foreground",
+                    optional=True,
+                    advanced=True,
+                    tooltip="What is not mixed, in one mask for all frames or one per frame. Only "
+                    "the background is then held, as in Text2Video-Zero's background smoothing.",
+                ),
             ],
             outputs=[
                 io.Model.Output(

@@ -12,9 +12,11 @@ from typing import Any
 from comfy.patcher_extension import WrappersMP
 
 from ...attention import LAYER_SETS, LayerSet, Storage, Weights, with_scenes
+from ...motion import Motion
+from ...motion.background import BackgroundMotion
 from .errors import BadInputError
 from .model.carried import Carried, carried_by
-from .model.motion import checked_motion, fused_keyframes
+from .model.motion import checked_foreground, checked_motion, fused_keyframes
 from .model.policy import chosen_policy, frames_in
 from .model.settings import BANK_DEVICES, FUSION_NODE, KEY, NODE, FusionChoice, Settings
 from .model.transformer import check_family
@@ -106,7 +108,8 @@ class ChosenFusion:
     """What the user chose on the CrossFrameFusion node, as the node's inputs give it.
 
     motion: what CrossFrameMotion has made. keyframes: numbers of frames, as text; if it is empty,
-    they are those that the motion comes with. For the others see `FusionChoice`.
+    they are those that the motion comes with. foreground: a MASK of what is not fused, (1 or
+    frames, height, width), or None. For the others see `FusionChoice`.
     """
 
     motion: Any
@@ -116,13 +119,15 @@ class ChosenFusion:
     to: str
     keyframes: str = ""
     end_strength: float = 0.5
+    foreground: Any = None
 
 
 def attach_fusion(model, choice: ChosenFusion):
     """Return a clone of a MODEL whose frames are fused; the MODEL itself stays as it is.
 
     Raises BadInputError if the range is empty, if the model is already fused, if keyframes contain
-    anything but numbers or nobody is fused to them, or if there is no motion.
+    anything but numbers or nobody is fused to them, if there is no motion, or if the foreground has
+    neither one row nor one per frame.
     """
     if choice.start_percent >= choice.end_percent:
         raise BadInputError(
@@ -140,7 +145,7 @@ def attach_fusion(model, choice: ChosenFusion):
     if not is_unet(model):
         check_family(model)
     fusion = FusionChoice(
-        checked_motion(choice.motion),
+        _motion_to_follow(choice),
         choice.strength,
         choice.start_percent,
         choice.end_percent,
@@ -152,6 +157,14 @@ def attach_fusion(model, choice: ChosenFusion):
     if carried is None:
         return attach_settings(model, Settings.without_attention(fusion))
     return attach_settings(model, replace(carried.settings, fusion=fusion))
+
+
+def _motion_to_follow(choice: ChosenFusion) -> Motion:
+    """Return the motion that is trusted where frames are to be fused."""
+    motion = checked_motion(choice.motion)
+    if choice.foreground is None:
+        return motion
+    return BackgroundMotion(motion, checked_foreground(choice.foreground, motion.frames))
 
 
 def attach_settings(model, settings: Settings):

@@ -41,6 +41,33 @@ def test_the_untrusted_half_stays_as_the_model_paints_it(parts, to):
     assert tiny.error(fused[1:, ..., half:, :], plain[1:, ..., half:, :]) > 0.01
 
 
+def test_the_foreground_stays_as_the_model_paints_it(parts, to):
+    """Masks per frame and one for all; in one step, as above."""
+    import dataclasses
+
+    graph = Graph.build(dataclasses.replace(PLAN, steps=1), parts)
+    plain = graph.paint(model=graph.model)
+    fused = graph.paint(model=graph.fused(graph.model, to))
+    left = torch.zeros(6, tiny.PIXELS, tiny.PIXELS)
+    left[..., : tiny.PIXELS // 4] = 1
+    masks = {
+        "everything": torch.ones(1, 16, 16),
+        "nothing": torch.zeros(16, 16),
+        "left, by frame": left,
+        "left": left[:1],
+    }
+    frames = {
+        name: graph.paint(model=graph.fused(graph.model, to, foreground=mask))
+        for name, mask in masks.items()
+    }
+    assert torch.equal(frames["everything"], plain)
+    assert torch.equal(frames["nothing"], fused)
+    assert torch.equal(frames["left"], frames["left, by frame"])
+    columns = plain.shape[-1] // 4
+    assert torch.equal(frames["left"][..., :columns], plain[..., :columns])
+    assert tiny.error(frames["left"][1:, ..., columns:], plain[1:, ..., columns:]) > 0.01
+
+
 def test_strength_0_is_as_without(parts, to):
     graph = Graph.build(PLAN, parts)
     plain = graph.paint(model=graph.model)
@@ -229,6 +256,11 @@ WRONG = {
         {"motion": Moving(6, (8, 8), ())},
         r"'keyframes': there are none, neither here nor in the motion",
     ),
+    "masks of other frames": (
+        {"foreground": torch.zeros(3, 8, 8)},
+        r"'foreground': it has 3 masks for a clip of 6 frames\. Give 1 for all frames, or 6",
+    ),
+    "no mask": ({"foreground": "left"}, r"'foreground': it is not a mask"),
 }
 
 

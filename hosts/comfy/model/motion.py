@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from ....latents.fusion import FIRST_AND_PREVIOUS, KEYFRAMES
 from ....motion import Motion
 from ..errors import BadInputError
@@ -17,6 +19,23 @@ def checked_motion(motion: Any) -> Motion:
         f"it is not the motion of a clip, but a {type(motion).__name__}.",
         "Connect the output 'motion' of CrossFrameMotion.",
     )
+
+
+def checked_foreground(foreground: Any, frames: int) -> Tensor:
+    """Return a MASK as (1 or frames, height, width). frames: those of the clip.
+
+    Raises BadInputError if it is no mask, or has neither one row nor one per frame.
+    """
+    if not isinstance(foreground, Tensor) or foreground.ndim not in (2, 3):
+        raise BadInputError("foreground", "it is not a mask.", "Connect a MASK.")
+    masks = foreground[None] if foreground.ndim == 2 else foreground
+    if len(masks) not in (1, frames):
+        raise BadInputError(
+            "foreground",
+            f"it has {len(masks)} masks for a clip of {frames} frames.",
+            f"Give 1 for all frames, or {frames}.",
+        )
+    return masks
 
 
 def fused_keyframes(to: str, text: str, motion: Any) -> tuple[int, ...]:
