@@ -6,6 +6,7 @@ What a node calls is imported when it runs: ComfyUI's start does not pay for it.
 from . import (
     attention,
     consistency,
+    control,
     demo,
     dynamics,
     encoding,
@@ -29,6 +30,7 @@ NODES = [
     *rerender.NODES,
     *propagate.NODES,
     *dynamics.NODES,
+    *control.NODES,
     *consistency.NODES,
     *demo.NODES,
 ]

@@ -1,6 +1,6 @@
 """The self-attention layers of a ComfyUI U-Net."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -48,7 +48,7 @@ def self_attention_layers(model, layer_set: LayerSet) -> list[Attn1]:
             f"{family} is a video model and already attends across frames.",
             "Use an image checkpoint (Stable Diffusion 1.x, 2.x or SDXL).",
         )
-    every = _walk(unet)
+    every = attn1_layers(unet)
     chosen = layer_set.of_unet({attn1.layer: attn1.channels for attn1 in every})
     layers = [attn1 for attn1 in every if attn1.layer in chosen]
     if not layers:
@@ -75,12 +75,21 @@ def other_counts(model) -> frozenset[int]:
 
 def transformer_blocks(unet: UNetModel) -> Iterator[tuple[Layer, BasicTransformerBlock]]:
     """Yield each transformer block with its attn1's address, in the order of the forward pass."""
-    for number, block in enumerate(unet.input_blocks):
-        yield from _transformers(block, "input", number)
-    if unet.middle_block is not None:
-        yield from _transformers(unet.middle_block, "middle", 0)
-    for number, block in enumerate(unet.output_blocks):
-        yield from _transformers(block, "output", number)
+    for block, name, number in blocks_of(unet):
+        yield from _transformers(block, name, number)
+
+
+def blocks_of(network) -> Iterator[tuple[Iterable, str, int]]:
+    """Yield the blocks of a U-Net, or of a ControlNet, which has no output blocks.
+
+    Each comes with the name of its path and its number there, in the order of the forward pass.
+    """
+    for number, block in enumerate(network.input_blocks):
+        yield block, "input", number
+    if network.middle_block is not None:
+        yield network.middle_block, "middle", 0
+    for number, block in enumerate(getattr(network, "output_blocks", ())):
+        yield block, "output", number
 
 
 def _transformers(block, name: str, number: int) -> Iterator[tuple[Layer, BasicTransformerBlock]]:
@@ -90,19 +99,16 @@ def _transformers(block, name: str, number: int) -> Iterator[tuple[Layer, BasicT
                 yield Layer(name, number, index), transformer
 
 
-def _walk(unet: UNetModel) -> list[Attn1]:
-    """Return all self-attention layers of a U-Net, in the order of its forward pass."""
+def attn1_layers(network) -> list[Attn1]:
+    """Return all self-attention layers of a U-Net or a ControlNet, in the order of its pass."""
     found: list[Attn1] = []
     halvings = 0
     skips: list[int] = []
-    for number, block in enumerate(unet.input_blocks):
-        found += _attn1s(block, "input", number, halvings)
-        halvings += sum(isinstance(module, Downsample) for module in block)
-        skips.append(halvings)
-    if unet.middle_block is not None:
-        found += _attn1s(unet.middle_block, "middle", 0, halvings)
-    for number, block in enumerate(unet.output_blocks):
-        found += _attn1s(block, "output", number, skips.pop())
+    for block, name, number in blocks_of(network):
+        found += _attn1s(block, name, number, skips.pop() if name == "output" else halvings)
+        if name == "input":
+            halvings += sum(isinstance(module, Downsample) for module in block)
+            skips.append(halvings)
     return found
 
 

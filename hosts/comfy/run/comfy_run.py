@@ -24,6 +24,7 @@ from ....latents.fusion import Fusion, FusionPlan, Predictions
 from ....latents.operations import StepOperation
 from ..errors import BadInputError
 from ..model.carried import carrying, settings_of
+from ..model.control_layers import attending_layers
 from ..model.settings import FusionChoice, Settings
 from ..neighbours.guidance_trial import Verdict
 from ..neighbours.known import needs_one_batch
@@ -204,7 +205,8 @@ def new_run(
     share their noise. numbers: the numbers of the frames in the whole clip, if they are known and
     not consecutive. taken: what is taken over from an interrupted run. operations: what happens to
     the predicted frames in every step. keeps: what keeps predictions, unless frames are fused.
-    Raises BadInputError if the run cannot continue from its state, or if keyframes do not fit.
+    Raises BadInputError if the run cannot continue from its state, if keyframes do not fit, or if a
+    ControlNet takes part that has no layer to do so.
     """
     settings, state = settings_of(guider.model_options), continuation.state
     if state is not None and origin is not None:
@@ -233,7 +235,8 @@ def new_run(
     facts = replace(facts, operations=operations)
     core = _core(facts, state, taken, one_frame)
     one_batch = not one_frame and needs_one_batch(guider, noise.shape[0])
-    memory = MemoryPlan(settings, order, one_batch, state is not None)
+    controls = attending_layers(guider.original_conds.values(), settings)
+    memory = MemoryPlan(settings, order, one_batch, state is not None, controls)
     layouts = TokenLayouts() if settings.layers is None else None
     return ComfyRun(facts, core, lead(core), memory, layouts=layouts, keeps=keeps)
 

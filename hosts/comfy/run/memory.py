@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 
 import comfy.model_management
 import torch
@@ -13,6 +14,7 @@ from ....attention.painting_order import Group
 from ..errors import BadInputError
 from ..model.carried import run_of
 from ..model.settings import Settings
+from ..model.unet import Attn1
 from .batches import batches, fastest, frames_that_fit
 
 log = logging.getLogger("crossframe")
@@ -27,12 +29,19 @@ class MemoryPlan:
     """
 
     def __init__(
-        self, settings: Settings, order: PaintingOrder, one_batch: bool, has_state: bool
+        self,
+        settings: Settings,
+        order: PaintingOrder,
+        one_batch: bool,
+        has_state: bool,
+        control_layers: Sequence[Attn1] = (),
     ) -> None:
         """order: the order in which frames are painted. one_batch: whether another node must see
         the clip in one model call. has_state: whether earlier frames have left something.
+        control_layers: the layers of ControlNets that take part.
         """
         self.settings = settings
+        self.control_layers = control_layers
         self.order = order
         self.one_batch = one_batch
         self.has_state = has_state
@@ -79,7 +88,7 @@ class MemoryPlan:
         storage = self.settings.storage
         per_frame = sum(
             attn1.tokens(*shape[-2:]) * storage.bytes_per_token(attn1.channels, dtype.itemsize)
-            for attn1 in self.settings.layers
+            for attn1 in (*self.settings.layers, *self.control_layers)
         )
         return entries * per_frame * self.order.most_kept()
 

@@ -10,6 +10,7 @@ import comfy.ldm.modules.attention
 import torch
 
 from ....attention import Layer, attend_to_rows
+from ....attention.bank import Tokens
 from ....attention.compose import bias_mask
 from ..model.carried import Carried, carried_in
 from ..model.settings import KEY
@@ -44,8 +45,18 @@ def attn1_patch(query, context, value, extra_options: dict):
     carried = carried_in(extra_options)
     if carried is None or carried.evaluation is None:
         return query, context, value  # the model is called outside of a sampling
-    evaluation, calls = carried.evaluation, carried.run.calls
-    calls.reached = True
+    carried.run.calls.reached = True
+    tokens = reference_tokens(context, value, extra_options)
+    return query, tokens[0], tokens[-1]
+
+
+def reference_tokens(context, value, extra_options: dict) -> Tokens:
+    """Return the tokens that an attn1's keys and values are projected from, one tensor or two.
+
+    They are as `attn1_patch` says. What the replacement needs besides is left in the options.
+    """
+    carried: Carried = extra_options[KEY]
+    evaluation = carried.evaluation
     block, number = extra_options["block"]
     layer = Layer(block, number, extra_options["block_index"])
     entries = evaluation.entries(extra_options)
@@ -57,8 +68,8 @@ def attn1_patch(query, context, value, extra_options: dict):
     if biases is not None:
         extra_options[BIASES] = biases
     if layer in evaluation.shared or biases is not None:
-        calls.unattended += 1
-    return query, tokens[0], tokens[-1]
+        carried.run.calls.unattended += 1
+    return tokens
 
 
 @torch.compiler.disable

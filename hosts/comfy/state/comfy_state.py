@@ -11,6 +11,7 @@ from ....attention import State
 from ....attention.bank import readable_size
 from ..errors import BadInputError
 from ..model.carried import settings_of
+from ..model.control_layers import attending_layers
 from ..model.kinds import sample_weights
 from ..model.settings import Settings
 from ..rows.conditions import conds_that_run
@@ -53,7 +54,7 @@ class Origin:
             type(model).__name__,
             sample_weights(guider.model_patcher),
             str(model.get_dtype_inference()).removeprefix("torch."),
-            _layers(settings),
+            _layers(settings, guider),
             (settings.start_percent, settings.end_percent),
             sampler_name(sampler),
             tuple(sigmas.tolist()),
@@ -98,11 +99,13 @@ class ComfyState(State):
         )
 
 
-def _layers(settings: Settings) -> tuple[tuple, ...]:
-    """Return the layers as an origin describes them."""
+def _layers(settings: Settings, guider) -> tuple[tuple, ...]:
+    """Return the layers as an origin describes them, with those of ControlNets that take part."""
     if settings.layers is None:
         return ((settings.layer_set,),)
-    return tuple((*attn1.layer, attn1.channels, attn1.halvings) for attn1 in settings.layers)
+    controls = attending_layers(guider.original_conds.values(), settings)
+    layers = (*settings.layers, *controls)
+    return tuple((*attn1.layer, attn1.channels, attn1.halvings) for attn1 in layers)
 
 
 def _fusion(settings: Settings) -> tuple:

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from ..model.control_layers import MARK
+
 SAMPLES = 4  # how many numbers of each vector of weights are used
 
 
@@ -77,7 +79,8 @@ def _cond(cond: dict) -> dict:
         network = getattr(control, "control_model", None)
         weights = _weights(network, {}, "") if isinstance(network, torch.nn.Module) else []
         hints = [control.cond_hint_original, *control.extra_concat_orig]
-        chain.append([control.strength, control.timestep_percent_range, hints, weights])
+        link = [control.strength, control.timestep_percent_range, hints, weights]
+        chain.append([*link, MARK] if getattr(control, MARK, False) else link)
         control = control.previous_controlnet
     return {**cond, "control": chain}
 
