@@ -91,4 +91,5 @@ class MotionField:
             x * math.cos(angle) - y * math.sin(angle),
             x * math.sin(angle) + y * math.cos(angle),
         )
-        return factor * torch.stack(turned, dim=-1)
+        grown: Tensor = factor * torch.stack(turned, dim=-1)
+        return grown

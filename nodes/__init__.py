@@ -13,6 +13,7 @@ from . import (
     fusion,
     motion,
     noise,
+    prompts,
     propagate,
     rerender,
     sampling,
@@ -31,6 +32,7 @@ NODES = [
     *propagate.NODES,
     *dynamics.NODES,
     *control.NODES,
+    *prompts.NODES,
     *consistency.NODES,
     *demo.NODES,
 ]
