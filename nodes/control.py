@@ -17,9 +17,9 @@ class CrossFrameControlNet(io.ComfyNode):
             category=CATEGORY,
             search_aliases=["ControlNet attention", "Text2Video-Zero"],
             description=(
-                "Lets the ControlNet's own self-attention look at other frames, as the model's "
-                "does. References, layers and the part of the denoising are those of Cross-Frame "
-                "Attention on the MODEL."
+                "Lets the self-attention of a ControlNet look at other frames, as that of the "
+                "model does. References, layers and the part of the denoising are those of "
+                "Cross-Frame Attention on the MODEL."
             ),
             inputs=[
                 io.ControlNet.Input(

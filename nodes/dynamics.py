@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..hosts.comfy.errors import named
 from ..hosts.comfy.page.graph import show
-from ..hosts.frame_noise import DIFFERENT, FRAME_NOISE
+from ..hosts.frame_noise import FRAME_NOISE
 from ..latents.dynamics import READINGS
 from ..motion.field import EVEN, PACES
 from .common import CATEGORY, MotionType
@@ -186,11 +186,11 @@ class CrossFrameDynamics(io.ComfyNode):
                 io.Combo.Input(
                     "frame_noise",
                     options=list(FRAME_NOISE),
-                    default=DIFFERENT,
+                    default=FRAME_NOISE[0],
                     optional=True,
                     advanced=True,
-                    tooltip="Whether the new noise is the same for every frame. In the published "
-                    "method it is not.",
+                    tooltip="Whether the new noise is the same for every frame, which flickers "
+                    "less. In the published method it is different.",
                 ),
                 io.Combo.Input(
                     "reading",
@@ -224,7 +224,7 @@ class CrossFrameDynamics(io.ComfyNode):
         from_step: int,
         to_step: int,
         earlier_latent=None,
-        frame_noise: str = DIFFERENT,
+        frame_noise: str = FRAME_NOISE[0],
         reading: str = READINGS[0],
     ) -> io.NodeOutput:
         from ..hosts.comfy.dynamics import Steps, moving_frames

@@ -13,14 +13,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "comfyui"))
 
 from browser import Page, browser, open_page
-from build_workflows import (
-    EDIT,
-    FOLDER,
-    REFERENCE,
-    STEADY_TRANSFORMER,
-    TRANSFORMER,
-    read_object_info,
-)
+from build_workflows import FOLDER, SHOWN_AS_GRAPHS, read_object_info
 from PIL import Image
 
 ROOT = FOLDER.parent
@@ -47,7 +40,7 @@ def main() -> None:
         for number, kind in enumerate(kinds, start=1):
             node_picture(page, kind, number).save(NODES / f"{kind}.png", optimize=True)
         graph_picture(page, "Video restyle").save(GRAPH, optimize=True)
-        for name in (REFERENCE, TRANSFORMER, STEADY_TRANSFORMER, EDIT):
+        for name in SHOWN_AS_GRAPHS:
             thumbnail = graph_picture(page, name)
             thumbnail.thumbnail(THUMBNAIL)
             thumbnail.save(FOLDER / f"{name}.jpg", quality=88)

@@ -17,13 +17,11 @@ from urllib.parse import urlencode
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "comfyui"))
 
 from build_workflows import (
-    EDIT,
     FOLDER,
-    REFERENCE,
     REPAINT,
-    STEADY_TRANSFORMER,
-    TRANSFORMER,
+    SHOWN_AS_GRAPHS,
     TRY_IT,
+    TRY_TEXT,
     read_object_info,
 )
 from PIL import Image
@@ -49,6 +47,7 @@ PROMPTS = {
     "Steady restyle (SDXL)": "a neon drawing",
     "Long clip in chunks": "a dark drawing",
     "Rerender a video": "a pastel drawing",
+    "Control video": "a warm drawing",
     "Every eighth frame (fast)": "a neon drawing",
 }
 
@@ -56,19 +55,17 @@ PROMPTS = {
 def main() -> None:
     """Write a picture for every workflow that paints a video, but for the first example.
 
-    The picture of the first example shows the plain clip, too, and is not made here. The demo
-    model paints nothing without a hint, so the picture of `Reference picture` shows its graph. So
-    do those of workflows with a transformer, for which the demo model cannot stand in.
+    The picture of the first example shows the plain clip, too, and is not made here.
     """
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     server = sys.argv[1].rstrip("/")
     object_info = read_object_info(server)
     for file in sorted(FOLDER.glob("*.json")):
-        if file.stem not in (TRY_IT, REFERENCE, TRANSFORMER, STEADY_TRANSFORMER, EDIT):
+        if file.stem not in (TRY_IT, *SHOWN_AS_GRAPHS):
             workflow = json.loads(file.read_text(encoding="utf-8"))
             prompt = api_prompt(workflow, object_info)
-            if file.stem != REPAINT:  # it has the demo's model and clip already
+            if file.stem not in (REPAINT, TRY_TEXT):  # they have the demo's model and clip already
                 with_demo(prompt, PROMPTS[file.stem])
             _save_images(prompt)
             picture = thumbnail(server, prompt)
@@ -130,13 +127,19 @@ def _reconnect(prompt: dict, before: list, after: list) -> None:
 
 
 def thumbnail(server: str, prompt: dict) -> Image.Image:
-    """Run a prompt, and show frames of its sources above those that are painted."""
+    """Run a prompt, and show frames of its sources above those that are painted.
+
+    If there are no sources, the painted frames fill both rows.
+    """
     outputs = run(server, prompt)
     keys = sorted((key for key in outputs if key.startswith(SAVE)), key=int)
     rows = [
         [image for key in half for image in images_of(server, outputs[key])]
         for half in (keys[: len(keys) // 2], keys[len(keys) // 2 :])
     ]
+    if not rows[0]:
+        middle = len(rows[1]) // 2
+        rows = [rows[1][:middle], rows[1][middle:]]
     side = SIDE * SCALE
     size = (COLUMNS * side + (COLUMNS - 1) * GAP, 2 * side + GAP)
     picture = Image.new("RGB", size, "white")

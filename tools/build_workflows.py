@@ -14,17 +14,26 @@ from functools import partial
 from pathlib import Path
 
 from workflows.chunks import chunks
+from workflows.control_video import control_video
 from workflows.graph import Graph
 from workflows.models import SD15, SDXL
 from workflows.reference import reference
 from workflows.rerender import every_eighth, rerender
 from workflows.restyle import restyle
+from workflows.text_to_video import (
+    text_to_video,
+    text_to_video_transformer,
+    try_text_to_video,
+)
 from workflows.transformers import edit, restyle_transformer
 from workflows.try_it import try_it, try_repainting
 
 FOLDER = Path(__file__).resolve().parent.parent / "example_workflows"
 TRY_IT = "1 - Try it (no downloads)"
 REPAINT = "2 - Repaint and propagate (no downloads)"
+TRY_TEXT = "3 - Text to video (no downloads)"
+TEXT = "Text to video"
+TEXT_TRANSFORMER = "Text to video (Z-Image-Turbo)"
 REFERENCE = "Reference picture"
 TRANSFORMER = "Video restyle (Z-Image-Turbo)"
 STEADY_TRANSFORMER = "Steady restyle (Z-Image-Turbo)"
@@ -32,6 +41,7 @@ EDIT = "Edit a video (Flux Kontext)"
 EXAMPLES = {
     TRY_IT: try_it,
     REPAINT: try_repainting,
+    TRY_TEXT: try_text_to_video,
     "Video restyle": partial(restyle, family=SD15),
     "Video restyle (frame by frame)": partial(restyle, family=SD15, frame_by_frame=True),
     "Video restyle (SDXL)": partial(restyle, family=SDXL),
@@ -41,10 +51,16 @@ EXAMPLES = {
     STEADY_TRANSFORMER: partial(restyle_transformer, steady=True),
     "Rerender a video": rerender,
     "Every eighth frame (fast)": every_eighth,
+    TEXT: text_to_video,
+    TEXT_TRANSFORMER: text_to_video_transformer,
+    "Control video": control_video,
     EDIT: edit,
     "Long clip in chunks": chunks,
     REFERENCE: reference,
 }
+
+# The demo model cannot stand in for the models of these, so their pictures show the graphs.
+SHOWN_AS_GRAPHS = (REFERENCE, TRANSFORMER, STEADY_TRANSFORMER, EDIT, TEXT, TEXT_TRANSFORMER)
 
 
 def build(object_info: dict) -> dict[str, dict]:

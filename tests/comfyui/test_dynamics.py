@@ -80,6 +80,7 @@ def dynamics(model, latent, motion, **inputs):
         "scheduler": "simple",
         "from_step": FROM,
         "to_step": TO,
+        "frame_noise": tiny.DIFFERENT,
     }
     return CrossFrameDynamics.execute(model, latent, motion, **{**usual, **inputs}).args[0]
 

@@ -37,6 +37,10 @@ STEADY_SDXL = "Steady restyle (SDXL).json"
 STEADY_TRANSFORMER = "Steady restyle (Z-Image-Turbo).json"
 RERENDER = "Rerender a video.json"
 EIGHTH = "Every eighth frame (fast).json"
+TRY_TEXT = "3 - Text to video (no downloads).json"
+TEXT = "Text to video.json"
+TEXT_TRANSFORMER = "Text to video (Z-Image-Turbo).json"
+CONTROL_VIDEO = "Control video.json"
 STEADY_ONES = [STEADY, STEADY_SDXL, STEADY_TRANSFORMER]
 FILES = [
     TRY_IT,
@@ -49,6 +53,10 @@ FILES = [
     *STEADY_ONES,
     RERENDER,
     EIGHTH,
+    TRY_TEXT,
+    TEXT,
+    TEXT_TRANSFORMER,
+    CONTROL_VIDEO,
 ]
 STEPS = 2
 SIZE_OUT = (96, 64)  # as a model wants it
@@ -286,6 +294,60 @@ def test_the_second_example_without_downloads_runs(server, object_info):
         assert left.std() > 10
         assert right.std() > 10
         assert abs(left.astype(float) - right).mean() > 2  # two ways to paint
+
+
+@pytest.mark.parametrize("file", [TRY_TEXT, TEXT])
+def test_a_clip_from_a_prompt_moves_as_its_field_says(server, object_info, file):
+    """The example without downloads as it is, the other one with fewer frames."""
+    import av
+
+    workflow = read_file(file)
+    frames = 16
+    if file == TEXT:
+        frames = 3
+        field = {"frames": frames, "width": 64, "height": 64, "x": 8.0}
+        for type_, values in {
+            "CrossFrameMotionField": field,
+            "EmptyLatentImage": {"width": 64, "height": 64},
+        }.items():
+            for name, value in values.items():
+                set_widget(node_of(workflow, type_), object_info[type_], name, value)
+    outcome = server.run(api_prompt(workflow, object_info), workflow)
+    assert outcome.end == "execution_success", outcome.messages[-1]
+    (video,) = server.outputs(outcome, node_of(workflow, "SaveVideo")["id"])
+    with av.open(str(video)) as container:
+        images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(images) == frames
+    if file == TRY_TEXT:
+        side = images[0].shape[0] // 2
+        centre = slice(side // 2, side + side // 2)
+        first, later = (images[n].astype(float) for n in (0, 6))
+        shift = 6 * images[0].shape[1] // 64  # a pixel of the demo model per frame
+        moved = abs(
+            later[centre, centre.start + shift : centre.stop + shift] - first[centre, centre]
+        )
+        assert moved.mean() < 0.8 * abs(later[centre, centre] - first[centre, centre]).mean()
+
+
+def test_the_example_with_a_control_video_runs(server, object_info):
+    changes = {
+        "LoadVideo": {"file": "clip.mp4"},
+        "ImageScale": {"width": SIZE_OUT[0], "height": SIZE_OUT[1]},
+        "KSampler": {"steps": STEPS},
+    }
+    found = []
+    for control in ("CrossFrameControlNet", None):
+        workflow, prompt = prepare(object_info, CONTROL_VIDEO, changes, "KSampler")
+        if control is None:  # as if it were bypassed
+            node = node_of(workflow, "CrossFrameControlNet")
+            loader = prompt[str(node["id"])]["inputs"]["control_net"]
+            apply = prompt[str(node_of(workflow, "ControlNetApplyAdvanced")["id"])]
+            apply["inputs"]["control_net"] = loader
+        outcome = server.run(prompt, workflow)
+        assert outcome.end == "execution_success", outcome.messages[-1]
+        found.append(latents(server, outcome))
+    assert difference(found[0][:1], found[1][:1]) < 1e-3
+    assert difference(*found) > 1e-3
 
 
 @pytest.mark.parametrize("file", [RERENDER, EIGHTH])
