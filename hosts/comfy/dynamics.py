@@ -22,8 +22,9 @@ from .run.fusion import check_motion
 
 PREVIEW_SIDE = 128  # pixels
 # A latent's fine detail must lie between these shares of what its step leads to expect. Latents of
-# pictures spread by about 1 in all families, and less than that is fine detail.
-LEAST_NOISE, MOST_NOISE, MOST_DETAIL = 0.7, 1.3, 1.5
+# pictures spread by about 1 in all families, and less than that is fine detail; a high cfg adds to
+# it.
+LEAST_NOISE, MOST_NOISE, MOST_DETAIL = 0.7, 2.0, 1.5
 
 
 def made_motion(
