@@ -58,6 +58,8 @@ VAE_ENCODE = "tests/comfyui/test_vae_encode.py"
 WEIGHTS = "tests/comfyui/test_weights.py"
 KEYFRAMES = "tests/comfyui/test_keyframes.py"
 FUSION = "tests/comfyui/test_fusion.py"
+DYNAMICS = "tests/comfyui/test_dynamics.py"
+CONTROLNET = "tests/comfyui/test_controlnet.py"
 RERENDER = "tests/comfyui/test_rerender.py"
 PROPAGATE = "tests/motion/test_propagate.py"
 FUSE = "tests/latents/test_fuse.py"
@@ -849,6 +851,131 @@ DEFECTS = [
         "np.unique(mine.round(), return_counts=True)",
         "np.unique(mine, return_counts=True)",
         "tests/latents/test_colours.py",
+    ),
+    Defect(
+        "field: the picture turns the other way",
+        "motion/field.py",
+        "x * math.cos(angle) - y * math.sin(angle),",
+        "x * math.cos(angle) + y * math.sin(angle),",
+        "tests/motion/test_field.py",
+    ),
+    Defect(
+        "field: shifts are turned along with the picture",
+        "motion/field.py",
+        "away = points - centre - start * step",
+        "away = points - centre",
+        "tests/motion/test_field.py",
+    ),
+    Defect(
+        "dynamics: half a cell takes every second cell twice",
+        "latents/dynamics.py",
+        "motion.positions - TIE",
+        "motion.positions",
+        "tests/latents/test_dynamics.py",
+    ),
+    Defect(
+        "dynamics: what reading between cells takes from the noise is not made up for",
+        "latents/dynamics.py",
+        "return copy, kept.prod(dim=-1)",
+        "return copy, torch.ones_like(motion.trust)",
+        "tests/latents/test_dynamics.py",
+    ),
+    Defect(
+        "dynamics: frames move against the field",
+        "latents/dynamics.py",
+        "motion.between(frame, 0, grid)",
+        "motion.between(0, frame, grid)",
+        f"tests/latents/test_dynamics.py {DYNAMICS}",
+    ),
+    Defect(
+        "dynamics: noise is added as if all models mixed it alike",
+        "hosts/comfy/dynamics.py",
+        "return noise / clean if clean > 1e-6 else None",
+        "return noise if clean > 1e-6 else None",
+        DYNAMICS,
+    ),
+    Defect(
+        "dynamics: noise is added in the scale of the latents that travel between nodes",
+        "hosts/comfy/dynamics.py",
+        "inside = model.model.process_latent_in(samples.float())",
+        "inside = samples.float()",
+        DYNAMICS,
+    ),
+    Defect(
+        "dynamics: the first frame is not the one that was begun",
+        "hosts/comfy/dynamics.py",
+        'frames[0] = earlier["samples"][0]',
+        "pass",
+        DYNAMICS,
+    ),
+    Defect(
+        "background: only this frame's foreground is left out",
+        "motion/background.py",
+        "trust=found.trust * here * found.carry(there)",
+        "trust=found.trust * here",
+        "tests/motion/test_background.py",
+    ),
+    Defect(
+        "background: every frame gets the first mask",
+        "motion/background.py",
+        "self.foreground[frame if len(self.foreground) > 1 else 0]",
+        "self.foreground[0]",
+        f"tests/motion/test_background.py {FUSION}",
+    ),
+    Defect(
+        "joined ControlNet: its hooks stay after an error",
+        "hosts/comfy/run/control_attention.py",
+        """        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()""",
+        """        yield
+        for hook in hooks:
+            hook.remove()""",
+        CONTROLNET,
+    ),
+    Defect(
+        "joined ControlNet: two in a chain share their layers",
+        "hosts/comfy/model/control_layers.py",
+        'layer._replace(block=f"control {depth} {layer.block}")',
+        'layer._replace(block=f"control {layer.block}")',
+        CONTROLNET,
+    ),
+    Defect(
+        "joined ControlNet: weights are left out",
+        "hosts/comfy/run/control_attention.py",
+        "if carried.run.facts.order.logits:",
+        "if False:",
+        CONTROLNET,
+    ),
+    Defect(
+        "joined ControlNet: a state goes on without it",
+        "hosts/comfy/state/comfy_state.py",
+        "layers = (*settings.layers, *controls)",
+        "layers = settings.layers",
+        CONTROLNET,
+    ),
+    Defect(
+        "joined ControlNet: a copy with a hint does not take part",
+        "hosts/comfy/run/control_attention.py",
+        "copied.__class__ = AttendingControlNet",
+        "pass",
+        CONTROLNET,
+    ),
+    Defect(
+        "prompts: frames blend to the wrong side",
+        "hosts/comfy/prompts.py",
+        "shares[current : current + 2] = 1 - along, along",
+        "shares[current : current + 2] = along, 1 - along",
+        "tests/comfyui/test_prompts.py",
+    ),
+    Defect(
+        "prompts: pooled prompts are those of the first line",
+        "hosts/comfy/prompts.py",
+        "options[key] = _mixed(_same_shape(key, values, prompts), shares)",
+        "options[key] = value",
+        "tests/comfyui/test_prompts.py",
     ),
     Defect(
         "loose layers: the innermost level stays in",

@@ -43,14 +43,25 @@ class Moving:
         return PairMotion(positions, trust)
 
 
+def attending(control_net):
+    """The ControlNet after the node CrossFrameControlNet."""
+    from crossframe.nodes.control import CrossFrameControlNet
+
+    return CrossFrameControlNet.execute(control_net).args[0]
+
+
 @dataclass(frozen=True)
 class Control:
-    """A ControlNet or T2I-adapter in a chain; hints: ONE or CLIP."""
+    """A ControlNet or T2I-adapter in a chain; hints: ONE or CLIP.
+
+    joins: whether its self-attention takes part in the run.
+    """
 
     kind: str = "controlnet"
     hints: str = CLIP
     start: float = 0.0
     end: float = 1.0
+    joins: bool = False
 
 
 @dataclass(frozen=True)
@@ -173,10 +184,11 @@ class Graph:
             )
         for number, control in enumerate(plan.controls):
             hints = tiny.images(_rows(plan, control.hints), 40 + number, plan.size)
+            network = parts.control(control.kind, plan.family, number)
             positive, negative = tiny.apply_controlnet(
                 positive,
                 negative,
-                parts.control(control.kind, plan.family, number),
+                attending(network) if control.joins else network,
                 hints,
                 start=control.start,
                 end=control.end,

@@ -7,6 +7,7 @@ import pytest
 import tiny
 import torch
 from crossframe.demo import world
+from graphs import attending
 
 FRAMES, STEPS, CFG, SEED = 4, 8, 2.0, 5
 LOOK = {"references": "first", "layers": "all"}
@@ -24,12 +25,6 @@ def images():
     """The source, (frames, SIZE, SIZE, 3)."""
     clip = world.random_clip(FRAMES, torch.Generator().manual_seed(3))
     return world.render(clip, world.PLAIN).movedim(1, -1)
-
-
-def attending(control_net):
-    from crossframe.nodes.control import CrossFrameControlNet
-
-    return CrossFrameControlNet.execute(control_net).args[0]
 
 
 @torch.inference_mode()

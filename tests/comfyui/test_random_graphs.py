@@ -5,6 +5,7 @@ failed is kept as an `example`.
 """
 
 import os
+from dataclasses import replace
 
 import tiny
 import torch
@@ -26,6 +27,7 @@ def plans(draw) -> Plan:
     family = draw(st.sampled_from(["sd15", "sd15", "sdxl", "inpaint", *TRANSFORMERS]))
     transformer = family in TRANSFORMERS
     kinds = ["controlnet"] if family == "sdxl" else ["controlnet", "t2i"]
+    layers = draw(st.sampled_from(["up", "mid + up", "all", "up, loose"]))
     start = draw(st.sampled_from([0.0, 0.0, 0.3, 0.5]))
     controls = st.builds(
         Control,
@@ -33,6 +35,10 @@ def plans(draw) -> Plan:
         hints=ROWS,
         start=st.sampled_from([0.0, 0.4]),
         end=st.sampled_from([0.6, 1.0]),
+        # Only a ControlNet has self-attention, and only on the way down and in the middle.
+        joins=st.booleans() if layers in ("mid + up", "all") else st.just(False),
+    ).map(
+        lambda control: control if control.kind == "controlnet" else replace(control, joins=False)
     )
     extras = st.builds(
         Extra,
@@ -53,7 +59,7 @@ def plans(draw) -> Plan:
         width=draw(sides),
         references=references,
         include_self=include_self,
-        layers=draw(st.sampled_from(["up", "mid + up", "all", "up, loose"])),
+        layers=layers,
         start_percent=start,
         end_percent=draw(st.sampled_from([0.7, 1.0])),
         sampler=draw(st.sampled_from(DETERMINISTIC + STOCHASTIC)),
@@ -104,6 +110,8 @@ def weights(draw, references: str, include_self: bool) -> tuple[float, float, fl
 @example(plan=Plan(frames=2, steps=1, denoise=0.5, end_percent=0.4), batch=1, cut=1)
 @example(plan=Plan(frames=2, steps=3, denoise=0.5, guidance="apg", stages=2), batch=1, cut=1)
 @example(plan=Plan(frames=2, steps=2, denoise=0.5, guidance="apg", stages=2), batch=1, cut=1)
+@example(plan=Plan(controls=(Control(joins=True), Control(joins=True))), batch=2, cut=2)
+@example(plan=Plan(family="sdxl", controls=(Control(joins=True),)), batch=2, cut=2)
 @given(plan=plans(), batch=st.integers(1, 5), cut=st.integers(1, 5))
 @settings(
     max_examples=COUNT,
