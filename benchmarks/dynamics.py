@@ -28,7 +28,7 @@ from .consistency import interval, table, table_cell
 
 CELL = 2  # pixels of the demo model's latent
 NO_SHIFT = (0.0, 0.0)
-SHIFTS = ((1.0, 0.0), (-1.5, -1.5), (2.0, 1.0))  # pixels per frame; 2 are a cell
+SHIFTS = ((1.0, 0.0), (-1.5, -1.5))  # pixels per frame; 2 are a cell
 SAME, DIFFERENT = "same for every frame", "different per frame"
 
 
@@ -48,18 +48,16 @@ class Row:
     smoothing: float = 0.0
 
 
+LATE = (0.25, 0.5)
 ROWS = {
-    "as published": Row(),
-    "without attention": Row(attends=False),
-    "read smoothly": Row(reading="smooth"),
-    "one new noise": Row(noise=SAME),
-    "one new noise, read smoothly": Row(reading="smooth", noise=SAME),
-    "from 6 % to 25 %": Row(part=(0.0625, 0.25)),
-    "from 12 % to 25 %": Row(part=(0.125, 0.25)),
-    "from 25 % to 50 %": Row(part=(0.25, 0.5)),
-    "smoothing 0.6": Row(smoothing=0.6),
-    "smoothing 0.6, from 12 % to 25 %": Row(part=(0.125, 0.25), smoothing=0.6),
-    "smoothing 0.6, one new noise": Row(noise=SAME, smoothing=0.6),
+    "as published (steps 4 to 10 %)": Row(),
+    "steps 25 to 50 %": Row(part=LATE),
+    "steps 25 to 50 %, without attention": Row(part=LATE, attends=False),
+    "steps 25 to 50 %, read smoothly": Row(part=LATE, reading="smooth"),
+    "steps 25 to 50 %, one new noise": Row(part=LATE, noise=SAME),
+    "as published, smoothing 0.6": Row(smoothing=0.6),
+    "steps 25 to 50 %, smoothing 0.6": Row(part=LATE, smoothing=0.6),
+    "steps 25 to 50 %, smoothing 0.6, one new noise": Row(part=LATE, noise=SAME, smoothing=0.6),
 }
 
 
@@ -213,9 +211,7 @@ class Painter:
         import nodes
 
         steps = self.options.steps
-        add, leave = (("enable", "disable")[wrong] for wrong in (start > 0, end >= steps))
-        if start and len(latent["samples"]) == 1 and "noise" not in latent:
-            add = "disable"
+        add, leave = (("enable", "disable")[never] for never in (start > 0, end >= steps))
         settings = (add, seed, steps, self.options.guidance, "ddim", "normal")
         sampled: dict = nodes.KSamplerAdvanced().sample(
             model, *settings, *conds, latent, start, end, leave
@@ -260,7 +256,6 @@ def correspondence(motion: Motion, apart: int) -> Correspondence:
 
 def cost(painter: Painter) -> str:
     """Say what moving and new noise cost, beside one step of the frames."""
-    conds: Any = None
     import nodes
 
     model, text, _, _ = painter.demo

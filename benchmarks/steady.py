@@ -55,7 +55,8 @@ class Row:
     attention, fusion: inputs of the nodes CrossFrameAttention and CrossFrameFusion, or None without
     them. motion: EXACT or ESTIMATED. noise: an option of CrossFrameNoise. rerender: inputs of
     CrossFrameRerender, which then takes the sampler's place. every: every how many frames are
-    painted; CrossFramePropagate makes the others.
+    painted; CrossFramePropagate makes the others. joins: whether the ControlNet's own attention
+    takes part, by CrossFrameControlNet.
     """
 
     attention: dict[str, Any] | None = None
@@ -64,6 +65,7 @@ class Row:
     noise: str = SAME
     rerender: dict[str, Any] | None = None
     every: int = 1
+    joins: bool = False
 
 
 KEYFRAMES = {"references": "keyframes"}
@@ -74,6 +76,7 @@ ROWS: dict[str, Row] = {
     PLAIN: Row(noise=DIFFERENT),
     "plain, same noise": Row(),
     "first": Row({"references": "first"}),
+    "first, in the ControlNet, too": Row({"references": "first"}, joins=True),
     "first + previous": Row({"references": "first + previous"}),
     "7.4 x first + previous": Row({"references": "first + previous", "first_weight": E2}),
     "keyframes": Row(KEYFRAMES),
@@ -204,8 +207,12 @@ class Painter:
         import nodes
 
         from ..demo.in_comfyui import conditions
+        from ..nodes.control import CrossFrameControlNet
 
-        conds = conditions(self.demo, prompt, images)
+        demo = self.demo
+        if row.joins:
+            demo = (*demo[:3], *CrossFrameControlNet.execute(demo[3]).args)
+        conds = conditions(demo, prompt, images)
         model = self._patched(row, motion, keyframes)
         if row.rerender is not None:
             return self._rerendered(row, model, conds, images, motion, seed)

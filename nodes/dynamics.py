@@ -83,6 +83,7 @@ class CrossFrameMotionField(io.ComfyNode):
                     "curve",
                     optional=True,
                     advanced=True,
+                    extra_dict={"forceInput": True},  # else the page puts a curve of its own in
                     tooltip="From a Curve Editor: how far along its way the picture is, from 0 to "
                     "1, over the time of the clip. It counts instead of pace.",
                 ),

@@ -367,6 +367,14 @@ def test_a_field_with_a_wrong_pace(inputs, words):
     bench.refuses(lambda: field(4, **inputs), match=words)
 
 
+def test_the_page_shows_a_socket_for_the_curve():
+    """As a widget, it would send a curve of its own that nobody has drawn."""
+    from crossframe.nodes.dynamics import CrossFrameMotionField
+
+    (_, options) = CrossFrameMotionField.GET_NODE_INFO_V1()["input"]["optional"]["curve"]
+    assert options["forceInput"]
+
+
 def test_a_curve_says_how_far_it_has_moved():
     motion = field(5, x=2.0, y=0.0, curve=Curve())
     there = motion.between(0, 4).positions - motion.between(0, 0).positions
