@@ -119,7 +119,7 @@ class CrossFrameMotionField(io.ComfyNode):
         pace: str = EVEN,
         curve=None,
     ) -> io.NodeOutput:
-        from ..hosts.comfy.dynamics import made_motion
+        from ..hosts.comfy.motion_field import made_motion
 
         with named("CrossFrameMotionField"):
             motion, preview = made_motion(frames, (height, width), (x, y), zoom, turn, pace, curve)

@@ -31,6 +31,7 @@ ROOMS = [
     "demo",
     "consistency",
     "motion",
+    "motion_field",
     "encoding",
     "propagate",
     "prompts",

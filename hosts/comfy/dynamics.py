@@ -1,86 +1,22 @@
-"""Motion made up for a clip, and the frames of a clip as moving copies of one noisy latent."""
+"""The frames of a clip as moving copies of one noisy latent."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import comfy.model_management
-import comfy.utils
 import torch
 from torch import Tensor
 
 from ...latents.dynamics import moved_copies, with_more_noise
-from ...motion import KeyframedMotion
-from ...motion.field import EVEN, PACES, MotionField, along
-from ...motion.keyframes import keyframes
-from ...motion.picture import motion_picture, strongest_of
 from .errors import BadInputError
 from .model.motion import checked_motion
 from .noise.clip_noise import SeededNoise, clip_noise
 from .orders.sampler_nodes import as_intermediate, schedule
 from .run.fusion import check_motion
 
-PREVIEW_SIDE = 128  # pixels
 # A latent's fine detail must lie between these shares of what its step leads to expect. Latents of
 # pictures spread by about 1 in all families, and less than that is fine detail; a high cfg adds to
 # it.
 LEAST_NOISE, MOST_NOISE, MOST_DETAIL = 0.7, 2.0, 1.5
-
-
-def made_motion(
-    frames: int,
-    size: tuple[int, int],
-    shift: tuple[float, float],
-    zoom: float,
-    turn: float,
-    pace: str,
-    curve: Any = None,
-) -> tuple[KeyframedMotion, Tensor]:
-    """Make up the motion of a clip; return it and a picture of it for each frame.
-
-    size: height and width in pixels. shift: x and y, in pixels per frame. zoom: the factor per
-    frame. turn: degrees per frame. pace: a name in PACES. curve: a CURVE of ComfyUI from 0 to 1,
-    which counts instead. The pictures, (frames, h, w, 3), show the motion to the next frame. Raises
-    BadInputError.
-    """
-    places = along(frames, _pace(pace, curve))
-    motion = MotionField(size, *shift, zoom, turn, places)
-    found = keyframes(motion, comfy.model_management.throw_exception_if_processing_interrupted)
-    return KeyframedMotion(motion, tuple(found)), _pictures(motion)
-
-
-def _pace(pace: str, curve: Any) -> Callable[[float], float]:
-    if curve is None:
-        return PACES[pace]
-    if pace != EVEN:
-        raise BadInputError(
-            "pace",
-            f"it is '{pace}', but a curve is connected, which counts instead.",
-            f"Set it to '{EVEN}', or disconnect the curve.",
-        )
-    if not callable(getattr(curve, "interp", None)):
-        raise BadInputError(
-            "curve",
-            f"it is not a curve, but a {type(curve).__name__}.",
-            "Connect a Curve Editor.",
-        )
-
-    def follow(time: float) -> float:
-        return float(curve.interp(time)) - float(curve.interp(0.0))
-
-    return follow
-
-
-def _pictures(motion: MotionField) -> Tensor:
-    """Draw the motion to the next frame; for the last one, back from the frame before it."""
-    height, width = motion.size
-    factor = min(1.0, PREVIEW_SIDE / max(height, width))
-    grid = max(1, round(height * factor)), max(1, round(width * factor))
-    last = motion.frames - 1
-    pairs = [(frame, frame + 1) for frame in range(last)] + [(last, last - 1)]
-    steps = [motion.between(*pair, grid) for pair in pairs]
-    strongest = strongest_of(steps)
-    return torch.stack([motion_picture(step, strongest) for step in steps]).movedim(1, -1)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from ...motion import (
     BuiltIn,
     EstimatedMotion,
     Estimator,
+    Motion,
     Network,
-    PairMotion,
     shrunk_to,
 )
 from ...motion.keyframes import keyframes
@@ -43,12 +43,9 @@ def clip_motion(
     estimator = BuiltIn() if method == BUILT_IN else Network(raft_flow(flow_model))
     motion = _motion(source, estimator)
     bar = comfy.utils.ProgressBar(2 * (motion.frames - 1))
-    steps = []
-    for frame in range(motion.frames - 1):
-        steps.append(motion.between(frame, frame + 1, _grid(motion)))
-        bar.update(1)
+    pictures = motion_pictures(motion, _grid(motion), lambda: bar.update(1))
     found = keyframes(motion, lambda: bar.update(1))
-    return motion, found, _pictures(motion, steps)
+    return motion, found, pictures
 
 
 def _motion(source: Tensor, estimator: Estimator) -> EstimatedMotion:
@@ -70,9 +67,19 @@ def _grid(motion: EstimatedMotion) -> tuple[int, int]:
     return height, width
 
 
-def _pictures(motion: EstimatedMotion, steps: list[PairMotion]) -> Tensor:
-    """Draw the motion to the next frame; for the last one, back from the frame before it."""
-    last = motion.between(motion.frames - 1, motion.frames - 2, _grid(motion))
+def motion_pictures(
+    motion: Motion, grid: tuple[int, int], progress: Callable[[], None] = lambda: None
+) -> Tensor:
+    """Draw the motion to the next frame, (frames, *grid, 3); for the last one, that to the frame
+    before it.
+
+    progress: called after each frame but the last.
+    """
+    steps = []
+    for frame in range(motion.frames - 1):
+        steps.append(motion.between(frame, frame + 1, grid))
+        progress()
+    last = motion.between(motion.frames - 1, motion.frames - 2, grid)
     strongest = strongest_of(steps)
     drawn = [motion_picture(step, strongest) for step in [*steps, last]]
     return torch.stack(drawn).movedim(1, -1)

@@ -18,7 +18,7 @@ from comfy.ldm.modules.attention import SpatialTransformer
 from ....attention import Layer
 from ..errors import BadInputError, named
 from ..model.carried import Carried, carried_by, carried_in
-from ..model.control_layers import CONTROL_NODE, MARK, address, chosen_layers, depth_of
+from ..model.control_layers import CONTROL_NODE, address, chosen_layers, depth_of
 from ..model.settings import KEY
 from ..model.unet import blocks_of
 from .self_attention import attn1_replacement, reference_tokens
@@ -26,6 +26,8 @@ from .self_attention import attn1_replacement, reference_tokens
 
 class AttendingControlNet(ControlNet):
     """A ControlNet whose self-attention takes part in the run of the MODEL that it is used with."""
+
+    attends_across_frames = True  # MARK in `control_layers.py`
 
     def copy(self):
         """Return a ControlNet with the same network. ComfyUI's nodes put the hint on a copy."""
@@ -73,9 +75,6 @@ class AttendingControlNet(ControlNet):
         finally:
             for hook in hooks:
                 hook.remove()
-
-
-setattr(AttendingControlNet, MARK, True)
 
 
 def attending(control_net: Any) -> AttendingControlNet:
