@@ -825,6 +825,20 @@ DEFECTS = [
         RERENDER,
     ),
     Defect(
+        "rerender: only steps of the schedule are tried, which may be too small to show anything",
+        "hosts/comfy/rerender/single_steps.py",
+        "large, last = torch.stack((sigmas[0], sigmas[0] / 2)), sigmas[-2:]",
+        "large, last = sigmas[:2], sigmas[-2:]",
+        RERENDER,
+    ),
+    Defect(
+        "rerender: samplers that do not show every step are taken",
+        "hosts/comfy/rerender/single_steps.py",
+        "is not None and self.shown == list(range(len(part) - 1))",
+        "is not None",
+        RERENDER,
+    ),
+    Defect(
         "adain: deviations are left as they are",
         "latents/adain.py",
         "return (latent - own.mean) / own.deviation * wanted.deviation + wanted.mean",

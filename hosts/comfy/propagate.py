@@ -55,7 +55,7 @@ def propagate(images: Tensor, source: Tensor, motion: Any, keyframes: str) -> Te
     numbers = _named(keyframes, len(source)) or list(getattr(motion, "keyframes", ()))
     _check_images(images, source, numbers)
     for name, pictures in (("images", images), ("source", source)):
-        _check_values(name, pictures)
+        check_values(name, pictures)
     place = {number: row for row, number in enumerate(numbers)}
     frames = images.new_empty(len(source), *images.shape[1:3], 3, dtype=torch.float32)
     bar = comfy.utils.ProgressBar(len(source))
@@ -119,10 +119,10 @@ def _named(text: str, frames: int) -> list[int]:
     return numbers
 
 
-def check_motion(motion: Motion, pictures: Tensor, name: str) -> None:
+def check_motion(motion: Motion, pictures: Tensor, name: str, fix: str | None = None) -> None:
     """Raise BadInputError unless a motion can be that of a clip, (frames, height, width, c).
 
-    name: the input that the clip came in by.
+    name: the input that the clip came in by. fix: what to do, if not what goes for whole clips.
     """
     _check_batch(name, pictures)
     frames, height, width = pictures.shape[:3]
@@ -130,7 +130,7 @@ def check_motion(motion: Motion, pictures: Tensor, name: str) -> None:
         raise BadInputError(
             "motion",
             f"it is that of {motion.frames} frames, but {name} has {frames}.",
-            FROM_MOTION if isinstance(motion, ChosenFrames) else FROM_SAME_CLIP,
+            fix or (FROM_MOTION if isinstance(motion, ChosenFrames) else FROM_SAME_CLIP),
         )
     if not _same_shape(motion.size, (height, width)):
         rows, columns = motion.size
@@ -138,12 +138,12 @@ def check_motion(motion: Motion, pictures: Tensor, name: str) -> None:
             "motion",
             f"it is that of pictures of {columns} x {rows} pixels, but {name} has pictures of "
             f"{width} x {height}, which is another shape.",
-            FROM_SAME_CLIP,
+            fix or FROM_SAME_CLIP,
         )
 
 
 def _check_batch(name: str, pictures: Tensor) -> None:
-    if pictures.ndim != 4 or min(pictures.shape) == 0:
+    if pictures.ndim != 4 or min(pictures.shape) == 0 or pictures.shape[-1] == 2:
         raise BadInputError(
             name,
             f"it is not a batch of pictures, but has the shape {tuple(pictures.shape)}.",
@@ -151,7 +151,7 @@ def _check_batch(name: str, pictures: Tensor) -> None:
         )
 
 
-def _check_values(name: str, pictures: Tensor) -> None:
+def check_values(name: str, pictures: Tensor) -> None:
     """Raise BadInputError if a picture has values that would spread to others."""
     if broken := frames_not_finite(pictures):
         raise BadInputError(

@@ -191,6 +191,10 @@ WRONG = {
         {"images": torch.zeros(64, 64, 3)},
         r"'images': it is not a batch of pictures",
     ),
+    "pictures of two channels": (
+        {"images": torch.zeros(2, 64, 64, 2)},
+        r"'images': it is not a batch of pictures, but has the shape \(2, 64, 64, 2\)",
+    ),
     "no motion": ({"motion": torch.zeros(2)}, r"'motion': it is not the motion of a clip"),
     "one picture that is no batch": (
         {"source": torch.zeros(64, 64, 3)},

@@ -238,6 +238,39 @@ def test_samplers_that_plan_several_steps_are_refused(demo, images, sampler):
     rerender(demo, images[:2], sampler_name=sampler, steps=2)  # nothing happens between its steps
 
 
+PLANNING = {"uni_pc", "uni_pc_bh2", "dpm_fast", "dpm_adaptive"}  # several steps at once
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "steps", "denoise"),
+    [("karras", 20, 0.5), ("exponential", 50, 0.3), ("ddim_uniform", 20, 0.75), ("normal", 5, 1.0)],
+)
+def test_which_samplers_can_be_stopped_does_not_hang_on_the_schedule(
+    demo, scheduler, steps, denoise
+):
+    """Steps that are small, and stops that lie far apart, hide nothing."""
+    import comfy.samplers
+    from crossframe.hosts.comfy.orders.sampler_nodes import schedule
+    from crossframe.hosts.comfy.rerender.node import ChosenStages
+    from crossframe.hosts.comfy.rerender.single_steps import takes_single_steps
+
+    sigmas = schedule(demo[0], steps, "ddim", scheduler, denoise)
+    stops = ChosenStages().resolved().stops(len(sigmas) - 1)
+    refused = {
+        name
+        for name in comfy.samplers.KSampler.SAMPLERS
+        if not takes_single_steps(comfy.samplers.sampler_object(name), demo[0], sigmas, stops)
+    }
+    assert refused == PLANNING
+
+
+def test_a_single_picture_needs_no_motion(demo, images):
+    """Whether stages are on or off; nothing is held to anything."""
+    one = images[:1]
+    off, on = (rerender(demo, one, motion=None, **stages)[0]["samples"] for stages in ({}, ALL))
+    assert tiny.error(on, off) < 1e-4
+
+
 def test_every_frame_has_a_noise_of_its_own_if_asked(demo, images):
     """Re-noising, too; and the frames do not depend on how many there are."""
     chosen = {"frame_noise": tiny.DIFFERENT, **ALL}
@@ -403,6 +436,22 @@ WRONG = {
         {"latent_image": {"samples": torch.zeros(2, 4, 32, 32)}},
         r"'latent_image': it holds 2 frames, but there are 4 images",
     ),
+    "latents of another shape": (
+        {"latent_image": {"samples": torch.zeros(4, 4, 24, 32)}},
+        r"'latent_image': it has 32 x 24 cells, but latents of these images have 32 x 32",
+    ),
+    "tiny latents": (
+        {"latent_image": {"samples": torch.zeros(4, 4, 2, 2)}},
+        r"'latent_image': it has 2 x 2 cells",
+    ),
+    "a broken picture": (
+        {"images": torch.full((4, 64, 64, 3), torch.nan)},
+        r"'images': picture 0, counted from 0, has values that are nan",
+    ),
+    "motion of keyframes": (
+        {"motion": lambda: of_keyframes(9, 2), **ALL},
+        r"'motion': it is that of 5 frames.* or that of CrossFrameKeyframes if they are its images",
+    ),
     "other colours of given latents": (
         {"latent_image": {"samples": torch.zeros(4, 4, 32, 32)}, "keep_colors": False},
         r"'keep_colors': it is off, .* latent_image does nothing",
@@ -414,8 +463,16 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_bad_input(demo, images, name):
     inputs, words = WRONG[name]
-    inputs = prepared(demo, images, **inputs)
+    inputs = {key: value() if callable(value) else value for key, value in inputs.items()}
+    inputs = prepared(demo, inputs.pop("images", images), **inputs)
     bench.refuses(lambda: execute(**inputs), match=words)
+
+
+def of_keyframes(frames, every):
+    """The motion between some frames of a longer clip."""
+    from crossframe.motion.chosen_frames import ChosenFrames
+
+    return ChosenFrames(Drift(frames, 64), tuple(range(0, frames, every)))
 
 
 class Wide(Drift):

@@ -33,7 +33,15 @@ class FirstFrames:
         self.kept[step] = {frame: x0.clone(memory_format=torch.contiguous_format)}
 
     def of(self, step: int, frame: int) -> Tensor:
-        """Return the prediction of a first frame at a step."""
+        """Return the prediction of a first frame at a step.
+
+        Raises RuntimeError if the sampler has not shown it, which only that of another pack can do.
+        """
+        if step not in self.kept:
+            raise RuntimeError(
+                f"CrossFrameRerender: the sampler has not shown its prediction at step {step}, to "
+                "which later frames are held. Choose another sampler, such as ddim."
+            )
         return self.kept[step][frame]
 
     def needed(self, painted: Collection[int]) -> frozenset[int]:

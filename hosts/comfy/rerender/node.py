@@ -13,12 +13,17 @@ from ..model.carried import settings_of
 from ..model.motion import checked_motion
 from ..orders.checks import check_carries
 from ..orders.sampler_nodes import Sampled, sample_ksampler, schedule
-from ..propagate import check_motion
+from ..propagate import check_motion, check_values
 from ..state.continuation import Continuation
 from .passes import Rerendering
 from .pictures import Pictures
 from .single_steps import takes_single_steps
 from .stages import Part, Stages
+
+MOTION_OF_IMAGES = (
+    "Connect the motion of these images: that of CrossFrameMotion, or that of CrossFrameKeyframes "
+    "if they are its images."
+)
 
 
 @dataclass(frozen=True)
@@ -71,13 +76,14 @@ def sample_rerender(
     stages = chosen.resolved()
     pictures = Pictures(vae)
     pictures.check(images)
-    stages.check(motion is not None or len(images) == 1)
+    check_values("images", images)
+    stages.check(motion is not None, len(images))
     if motion is not None:
         motion = checked_motion(motion)
-        check_motion(motion, images, "images")
+        check_motion(motion, images, "images", MOTION_OF_IMAGES)
     _check_model(model, len(images))
     _check_sampler(model, stages, sampling)
-    _check_latent(latent_image, images, stages)
+    _check_latent(latent_image, images, vae, stages)
     passes = Rerendering(stages, motion, pictures, images[..., :3])
     latent = latent_image or {"samples": encode_frames(images, vae)}
     sampled = sample_ksampler(
@@ -115,9 +121,10 @@ def _check_sampler(model, stages: Stages, sampling: dict[str, Any]) -> None:
     name = sampling["sampler_name"]
     sigmas = schedule(model, sampling["steps"], name, sampling["scheduler"], sampling["denoise"])
     count = len(sigmas) - 1
-    if count < 2 or not stages.stops(count):
+    stops = stages.stops(count)
+    if count < 2 or not stops:
         return
-    if not takes_single_steps(comfy.samplers.sampler_object(name), model, sigmas):
+    if not takes_single_steps(comfy.samplers.sampler_object(name), model, sigmas, stops):
         raise BadInputError(
             "sampler_name",
             f"{name} plans several steps at once, so nothing can happen between them.",
@@ -125,7 +132,7 @@ def _check_sampler(model, stages: Stages, sampling: dict[str, Any]) -> None:
         )
 
 
-def _check_latent(latent: dict | None, images: Tensor, stages: Stages) -> None:
+def _check_latent(latent: dict | None, images: Tensor, vae: Any, stages: Stages) -> None:
     if latent is None:
         return
     if len(latent["samples"]) != len(images):
@@ -133,6 +140,16 @@ def _check_latent(latent: dict | None, images: Tensor, stages: Stages) -> None:
             "latent_image",
             f"it holds {len(latent['samples'])} frames, but there are {len(images)} images.",
             "Encode the same frames, or disconnect it: the images are then encoded here.",
+        )
+    ratio = vae.spacial_compression_encode()
+    wanted = tuple(side // ratio for side in images.shape[1:3])
+    if tuple(latent["samples"].shape[-2:]) != wanted:
+        rows, columns = latent["samples"].shape[-2:]
+        raise BadInputError(
+            "latent_image",
+            f"it has {columns} x {rows} cells, but latents of these images have {wanted[1]} x "
+            f"{wanted[0]}.",
+            "Encode the same images, or disconnect it: they are then encoded here.",
         )
     if not stages.keeps_colours:
         raise BadInputError(

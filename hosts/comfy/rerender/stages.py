@@ -73,11 +73,14 @@ class Stages:
         """Whether a stage brings earlier frames along the motion."""
         return self.has_second_pass or self.shape_fusion.start < self.shape_fusion.end
 
-    def check(self, has_motion: bool) -> None:
-        """Raise BadInputError if stages cannot act. has_motion: whether there is a motion."""
+    def check(self, has_motion: bool, frames: int) -> None:
+        """Raise BadInputError if stages cannot act. has_motion: whether there is a motion.
+
+        frames: those of the clip; a single one is held to no other.
+        """
         for part in (self.shape_fusion, self.adain, self.pixel_fusion):
             part.check()
-        if self.needs_motion and not has_motion:
+        if self.needs_motion and not has_motion and frames > 1:
             raise BadInputError(
                 "motion",
                 "nothing is connected, and shape fusion and pixel fusion need it.",
