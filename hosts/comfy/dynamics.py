@@ -17,6 +17,7 @@ from .run.fusion import check_motion
 # pictures spread by about 1 in all families, and less than that is fine detail; a high cfg adds to
 # it.
 LEAST_NOISE, MOST_NOISE, MOST_DETAIL = 0.7, 2.0, 1.5
+ENOUGH_CELLS = 64  # of a latent, to say how much noise it has
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,8 @@ def _check_latent(name: str, latent: dict, model: Any, level: float) -> None:
             f"it holds {len(samples)} frames, and one is wanted, of which all are made.",
             "Give an empty latent with batch_size 1 to the first sampler.",
         )
+    if samples[0, 0].numel() < ENOUGH_CELLS:
+        return
     found = _fine_detail(model.model.process_latent_in(samples.float()))
     least, most = LEAST_NOISE * level, MOST_NOISE * (level**2 + MOST_DETAIL**2) ** 0.5
     if not least <= found <= most:

@@ -13,7 +13,7 @@ from .errors import BadInputError
 
 HOLD, BLEND = "hold", "blend"
 BETWEEN = (HOLD, BLEND)  # what frames between two prompts get
-LINE = re.compile(r"\s*(\d+)\s*:\s*(.*)")
+LINE = re.compile(r"\s*(\d+)\s*[:：]\s*(.*)")  # noqa: RUF001  (the colon of Chinese keyboards)
 # Tokens may be repeated, all of them equally often, without a change. Beyond this many times, the
 # prompts of a text encoder are too unlike to be brought to one length.
 MOST_REPEATS = 8

@@ -230,6 +230,16 @@ def test_without_the_earlier_latent_the_first_frame_gets_noise_too(demo, conds):
     assert 0.9 < alone[0].std() / given[0].std() < 1.1
 
 
+@pytest.mark.parametrize("size", [(2, 2), (1, 32), (31, 33)])
+def test_any_size(demo, conds, size):
+    """Also one that is too small to say how much noise there is."""
+    earlier, later = first_frame(demo[0], conds, {"samples": torch.zeros(1, 4, *size)})
+    motion = field(3, width=8 * size[1], height=8 * size[0])
+    clip = dynamics(demo[0], later, motion, earlier_latent=earlier)["samples"]
+    assert clip.shape == (3, 4, *size)
+    assert clip.isfinite().all()
+
+
 def test_one_noise_for_all_frames(demo, conds):
     _, later = first_frame(demo[0], conds)
     still = {"motion": field(3, 0, 0), "latent": later, "model": demo[0]}

@@ -39,6 +39,11 @@ def test_each_frame_has_the_prompt_that_the_stock_node_makes(demo):
     assert options.keys() == dark[1].keys()
 
 
+def test_the_colon_of_a_chinese_keyboard(demo):
+    wide, usual = (along(demo[1], f"0{colon}a dark drawing")[0][0] for colon in ("\uff1a", ": "))
+    assert torch.equal(wide, usual)
+
+
 def test_one_prompt_is_the_same_for_all(demo):
     ((rows, _),) = along(demo[1], "0: a dark drawing", between="blend")
     assert torch.equal(rows, encoded(demo[1], "a dark drawing")[0][0].expand_as(rows))
