@@ -899,7 +899,7 @@ DEFECTS = [
         "latents/dynamics.py",
         "motion.between(frame, 0, grid)",
         "motion.between(0, frame, grid)",
-        f"tests/latents/test_dynamics.py {DYNAMICS}",
+        "tests/latents/test_dynamics.py",
     ),
     Defect(
         "dynamics: noise is added as if all models mixed it alike",
@@ -934,7 +934,7 @@ DEFECTS = [
         "motion/background.py",
         "self.foreground[frame if len(self.foreground) > 1 else 0]",
         "self.foreground[0]",
-        f"tests/motion/test_background.py {FUSION}",
+        "tests/motion/test_background.py",
     ),
     Defect(
         "joined ControlNet: its hooks stay after an error",
