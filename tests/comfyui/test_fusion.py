@@ -3,6 +3,8 @@
 That both orders and all batches give the same frames is in `test_invariance.py`.
 """
 
+import re
+
 import bench
 import pytest
 import tiny
@@ -317,14 +319,30 @@ def test_what_does_not_fit_the_clip_is_refused_before_sampling(parts, name, fram
     bench.refuses(lambda: graph.paint(frame_by_frame, model), match=words)
 
 
-def test_frames_that_would_have_to_be_painted_together_are_refused(parts):
-    """Frame by frame; a stock sampler can do it."""
+@pytest.mark.parametrize(
+    ("references", "to", "other"),
+    [
+        ("previous", "keyframes", "first + previous"),
+        ("keyframes", "first + previous", "keyframes"),
+    ],
+)
+def test_frames_that_would_have_to_be_painted_together_are_refused(parts, references, to, other):
+    """Frame by frame; a stock sampler can do it, and so can what the error advises."""
     graph = Graph.build(PLAN, parts)
-    attending = tiny.patch(graph.model, references="previous", layers="all")
-    model = graph.fused(attending, "keyframes", keyframes="0, 5")
-    words = r"^CrossFrameFusion: input 'to': frame by frame, frames cannot be fused to 'keyframes'"
-    bench.refuses(lambda: graph.paint(True, model), match=words)
-    assert torch.isfinite(graph.paint(False, model)).all()
+    keyframes = {"keyframes": "0, 5"}
+
+    def model(to):
+        look = keyframes if references == "keyframes" else {}
+        attending = tiny.patch(graph.model, references=references, layers="all", **look)
+        return graph.fused(attending, to, **(keyframes if to == "keyframes" else {}))
+
+    words = (
+        r"^CrossFrameFusion: input 'to': frame by frame, frames cannot be fused to "
+        rf"'{re.escape(to)}'.*set to to '{re.escape(other)}'"
+    )
+    bench.refuses(lambda: graph.paint(True, model(to)), match=words)
+    assert torch.isfinite(graph.paint(False, model(to))).all()
+    assert torch.isfinite(graph.paint(True, model(other))).all()
 
 
 def test_a_state_without_fusion_is_refused(parts):

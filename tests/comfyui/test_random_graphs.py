@@ -10,7 +10,7 @@ from dataclasses import replace
 import tiny
 import torch
 from crossframe.attention import REFERENCES, WITH_KEYFRAMES
-from crossframe.latents.fusion import FUSED_TO, KEYFRAMES
+from crossframe.latents.fusion import FIRST_AND_PREVIOUS, FUSED_TO, KEYFRAMES
 from graphs import CLIP, ONE, Control, Extra, Graph, Plan
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
@@ -149,15 +149,17 @@ def test_random_graphs(parts, plan, batch, cut):
 def may_be_refused(plan: Plan, words: str) -> bool:
     """Whether a refusal names what really cannot be painted one by one.
 
-    It is guidance that gives other frames, or fusion to keyframes that are painted later.
+    It is guidance that gives other frames, fusion to keyframes that are painted later, or fusion to
+    previous frames of keyframes, which are painted first.
     """
     linear = plan.guidance == "linear" and "VideoLinearCFGGuidance" in words
     # With one step, a running average does not begin again with the next frame.
     apg = plan.guidance == "apg" and "APG" in words
     guidance = (linear or apg) and "does not treat the frames of a clip alike" in words
     looks_back = "previous" in plan.references or plan.references in WITH_KEYFRAMES
-    fusion = plan.fused_to == KEYFRAMES and looks_back and "cannot be fused to" in words
-    return guidance or fusion
+    later = plan.fused_to == KEYFRAMES and looks_back
+    first = plan.fused_to == FIRST_AND_PREVIOUS and plan.references in WITH_KEYFRAMES
+    return guidance or ((later or first) and "cannot be fused to" in words)
 
 
 def goes_on(plan: Plan) -> bool:

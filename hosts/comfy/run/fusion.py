@@ -7,7 +7,7 @@ import torch
 
 from ....attention import Key, Layer, PaintingOrder, Policy
 from ....attention.storage import Stored
-from ....latents.fusion import FIRST_AND_PREVIOUS, FusionPlan, Predictions, fusion_plan
+from ....latents.fusion import FIRST_AND_PREVIOUS, KEYFRAMES, FusionPlan, Predictions, fusion_plan
 from ....motion import Motion
 from ..errors import BadInputError, named
 from ..model.settings import FUSION_NODE, FusionChoice
@@ -64,6 +64,15 @@ def check_motion(motion: Motion, frames: range, latent: torch.Size) -> None:
         )
 
 
+# What goes together frame by frame, by what frames are fused to.
+_OTHER_WAYS = {
+    KEYFRAMES: f"set to to '{FIRST_AND_PREVIOUS}', or let CrossFrameAttention look at the first "
+    "frame or at the same keyframes only",
+    FIRST_AND_PREVIOUS: f"set to to '{KEYFRAMES}', or let CrossFrameAttention look at the first or "
+    "at previous frames only",
+}
+
+
 def check_groups(order: PaintingOrder, plain: PaintingOrder, to: str) -> None:
     """Raise BadInputError if fusion forces frames to be painted together, frame by frame.
 
@@ -75,8 +84,7 @@ def check_groups(order: PaintingOrder, plain: PaintingOrder, to: str) -> None:
                 "to",
                 f"frame by frame, frames cannot be fused to '{to}' while they look at frames that "
                 "are painted after these.",
-                f"Use a stock sampler node, set to to '{FIRST_AND_PREVIOUS}', or let "
-                "CrossFrameAttention look at keyframes or at the first frame only.",
+                f"Use a stock sampler node, or {_OTHER_WAYS[to]}.",
             )
 
 
