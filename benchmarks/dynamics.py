@@ -23,13 +23,13 @@ from tqdm import tqdm
 from ..consistency import warp_error
 from ..demo import world
 from ..demo.looks import MOODS, describe
+from ..hosts.frame_noise import DIFFERENT, SAME
 from ..motion import Correspondence, EstimatedMotion, Motion, inside, pixel_grid, shrunk_to
 from .consistency import interval, table, table_cell
 
 CELL = 2  # pixels of the demo model's latent
 NO_SHIFT = (0.0, 0.0)
 SHIFTS = ((1.0, 0.0), (-1.5, -1.5))  # pixels per frame; 2 are a cell
-SAME, DIFFERENT = "same for every frame", "different per frame"
 
 
 @dataclass(frozen=True)

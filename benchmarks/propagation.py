@@ -23,6 +23,7 @@ from ..consistency import warp_error
 from ..demo import world
 from ..demo.judge import Truth
 from ..demo.looks import random_look
+from ..hosts.frame_noise import DIFFERENT
 from ..motion import Correspondence
 from .consistency import (
     guards,
@@ -34,7 +35,7 @@ from .consistency import (
     table,
     table_cell,
 )
-from .steady import DIFFERENT, ESTIMATED, EXACT, FUSED, PLAIN, Painter, Row
+from .steady import ESTIMATED, EXACT, FUSED, PLAIN, Painter, Row
 
 APART = (4, 8)  # frames from one keyframe to the next
 MOTIONS = (ESTIMATED, EXACT)

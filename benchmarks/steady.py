@@ -30,6 +30,7 @@ from ..demo import world
 from ..demo.exact_motion import ExactMotion
 from ..demo.judge import Truth
 from ..demo.looks import MOODS, describe, random_look
+from ..hosts.frame_noise import DIFFERENT, SAME
 from .consistency import (
     Interval,
     guards,
@@ -45,7 +46,6 @@ from .drift import DISTANCES, growth, mean_error
 
 EXACT, ESTIMATED = "exact motion", "estimated motion"
 FLOOR, PLAIN = "floor: one perfect look through the autoencoder", "plain, different noise"
-SAME, DIFFERENT = "same for every frame", "different per frame"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from ..hosts.comfy.errors import named
+from ..hosts.comfy.prompts import BETWEEN
 from .common import CATEGORY
 
 EXAMPLE = "0: a calm sea in the morning\n16: a stormy sea in the evening"
@@ -38,8 +39,8 @@ class CrossFramePrompts(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "between",
-                    options=["hold", "blend"],
-                    default="hold",
+                    options=list(BETWEEN),
+                    default=BETWEEN[0],
                     tooltip="'hold' keeps a prompt until the next one. 'blend' goes evenly from "
                     "one to the next.",
                 ),
