@@ -75,3 +75,11 @@ def prompts():
 def sample(request):
     """The stock KSampler or CrossFrameKSampler."""
     return tiny.ORDERS[request.param]
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """(MODEL, CLIP, VAE, CONTROL_NET) of the demo's U-Net."""
+    from crossframe.demo.in_comfyui import load_in_comfyui
+
+    return load_in_comfyui()

@@ -14,13 +14,6 @@ MODULE = "diffusers.pipelines.deprecated.text_to_video_synthesis.pipeline_text_t
 
 
 @pytest.fixture(scope="module")
-def demo():
-    from crossframe.demo.in_comfyui import load_in_comfyui
-
-    return load_in_comfyui()
-
-
-@pytest.fixture(scope="module")
 def conds(demo):
     return prompts_of(demo)
 

@@ -8,13 +8,6 @@ import torch
 FRAMES = 5
 
 
-@pytest.fixture(scope="module")
-def demo():
-    from crossframe.demo.in_comfyui import load_in_comfyui
-
-    return load_in_comfyui()
-
-
 @torch.inference_mode()
 def along(clip, text, frames=FRAMES, between="hold"):
     from crossframe.nodes.prompts import CrossFramePrompts

@@ -33,13 +33,6 @@ STAGES = {
 
 
 @pytest.fixture(scope="module")
-def demo():
-    from crossframe.demo.in_comfyui import load_in_comfyui
-
-    return load_in_comfyui()
-
-
-@pytest.fixture(scope="module")
 def images():
     """The source, (frames, SIZE, SIZE, 3)."""
     clip = world.random_clip(FRAMES, torch.Generator().manual_seed(3))
